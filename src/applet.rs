@@ -1,0 +1,120 @@
+//! Which applet a name means, and the table of applets.
+//! Nothing else may import an applet, and only applets that work are in the table.
+
+mod export_profile;
+mod multicall;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::failure::{UnknownApplet, shown};
+
+/// One of the names under which this program can be called.
+#[derive(Debug)]
+pub struct Applet {
+    /// The name of the symlink.
+    pub name: &'static str,
+    /// One line of help.
+    pub about: &'static str,
+    /// Runs it with its arguments; the first one is the name that help and errors show.
+    run: fn(Vec<OsString>) -> anyhow::Result<u8>,
+}
+
+/// Every applet, in the order in which help lists them.
+pub const APPLETS: &[Applet] = &[Applet {
+    name: "export-profile",
+    about: "Copy a Nix profile and its closure into a root directory",
+    run: export_profile::run,
+}];
+
+/// The program's own name.
+pub const OWN_NAME: &str = "nixkit";
+
+/// What `argv[0]` names: its last component, without the `-` that a login shell puts before it, and
+/// without Nix's `.NAME-wrapped`, in this order (issue "one static multicall binary", section 1).
+///
+/// Not clap's `multicall`: that fails on the last two forms.
+pub fn called_name(argv0: &OsStr) -> &OsStr {
+    let bytes = argv0.as_bytes();
+    let base = bytes.rsplit(|&byte| byte == b'/').next().unwrap_or(bytes);
+    let base = base.strip_prefix(b"-").unwrap_or(base);
+    let name = base
+        .strip_prefix(b".")
+        .and_then(|rest| rest.strip_suffix(b"-wrapped"))
+        .filter(|name| !name.is_empty())
+        .unwrap_or(base);
+    OsStr::from_bytes(name)
+}
+
+fn find(name: &OsStr) -> Option<&'static Applet> {
+    APPLETS.iter().find(|applet| name == applet.name)
+}
+
+/// Runs the applet that `arguments` (with `argv[0]`) ask for. Returns the name that stands before each
+/// message, and the exit status or the error.
+pub fn dispatch(mut arguments: Vec<OsString>) -> (String, anyhow::Result<u8>) {
+    let argv0 = arguments.first().cloned().unwrap_or_default();
+    let name = called_name(&argv0);
+    if let Some(applet) = find(name) {
+        arguments[0] = applet.name.into();
+        return (applet.name.to_owned(), (applet.run)(arguments));
+    }
+    if name != OWN_NAME {
+        return (OWN_NAME.to_owned(), Err(unknown(name)));
+    }
+    let first = arguments.get(1).map(OsString::as_os_str);
+    match first {
+        Some(first) if !first.as_bytes().starts_with(b"-") && first != "help" => match find(first) {
+            Some(applet) => {
+                arguments.remove(0);
+                (applet.name.to_owned(), (applet.run)(arguments))
+            }
+            None => (OWN_NAME.to_owned(), Err(unknown(first))),
+        },
+        _ => (OWN_NAME.to_owned(), multicall::run(arguments)),
+    }
+}
+
+fn unknown(name: &OsStr) -> anyhow::Error {
+    let names: Vec<_> = APPLETS.iter().map(|applet| applet.name).collect();
+    crate::failure::hinted(UnknownApplet(shown(name)), format!("the applets are: {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_comes_from_argv_zero() {
+        for (argv0, name) in [
+            ("export-profile", "export-profile"),
+            ("/bin/export-profile", "export-profile"),
+            ("../a b/export-profile", "export-profile"),
+            ("-export-profile", "export-profile"),
+            ("/bin/-export-profile", "export-profile"),
+            (".export-profile-wrapped", "export-profile"),
+            ("/nix/store/x/bin/.export-profile-wrapped", "export-profile"),
+            ("-.export-profile-wrapped", "export-profile"),
+            ("--export-profile", "-export-profile"),
+            ("export-profile-wrapped", "export-profile-wrapped"),
+            (".-wrapped", ".-wrapped"),
+            ("nixkit", "nixkit"),
+            (".nixkit-wrapped", "nixkit"),
+            ("my-export-profile", "my-export-profile"),
+            ("bin/", ""),
+            ("", ""),
+            ("-", ""),
+        ] {
+            assert_eq!(called_name(OsStr::new(argv0)), name, "{argv0}");
+        }
+        assert_eq!(called_name(OsStr::from_bytes(b"/bin/\xff")), OsStr::from_bytes(b"\xff"));
+    }
+
+    #[test]
+    fn names_are_unique_and_none_is_the_programs_own() {
+        for (i, applet) in APPLETS.iter().enumerate() {
+            assert_ne!(applet.name, OWN_NAME);
+            assert!(APPLETS[..i].iter().all(|other| other.name != applet.name));
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! `export-profile`: copies a profile and its closure into a root for the next stage of a Dockerfile.
+//! It must never leave a root behind that is not complete.
+
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use indicatif::DecimalBytes;
+use nix::sys::statvfs::statvfs;
+
+use crate::failure::{Usage, hinted, shown};
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use crate::report::{DryRun, Level, Voice};
+use crate::root::{self, NamedTree, Plan};
+use crate::sink::directory::{Copying, copy_store_paths};
+use crate::sink::draft::{Draft, remove_left_overs};
+use crate::sink::link::LinkMode;
+use crate::sink::mounts::Mounts;
+use crate::sink::receipt::{BesideStore, ExportedProfile, Receipt, Tally};
+use crate::sink::target::Target;
+use crate::sink::{is_out_of_space, verify};
+use crate::store::query::{self, Environment, NixStore, Profile, Wanted};
+use crate::store::{StoreDirectory, StorePath};
+
+const NAME: &str = "export-profile";
+
+/// Copy a Nix profile and its closure into ROOT, the root directory of a container image.
+///
+/// ROOT gets every store path that the profile needs, a link to the profile at `/run/profile`, and, where
+/// the profile has them, `/etc`, `/bin/sh` and `/usr/bin/env`. It appears complete or not at all.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version, max_term_width = 100, after_help = EXAMPLES)]
+struct Arguments {
+    /// Where to export to: a directory that is empty or does not exist.
+    #[arg(required_unless_present = "dry_run")]
+    root: Option<PathBuf>,
+
+    /// A profile of `nix-env` or `nix profile`, a `./result` link, or a store path. With several, the one
+    /// named first wins where both have a file. [default: the first of `$NIX_PROFILE`, `~/.nix-profile`,
+    /// `$XDG_STATE_HOME/nix/profile` and `/nix/var/nix/profiles/default` that exists]
+    #[arg(long = "profile", value_name = "PATH")]
+    profiles: Vec<PathBuf>,
+
+    /// Where in ROOT the link to the profile goes.
+    #[arg(long, value_name = "PATH", default_value = root::PROFILE_PATH, conflicts_with = "store_only")]
+    profile_path: PathBuf,
+
+    /// Write the store and nothing else, for a base image other than `scratch`.
+    #[arg(long)]
+    store_only: bool,
+
+    /// How files get into ROOT: `auto` makes hard links and copies what cannot be linked; the other modes
+    /// never fall back. Hard links share their inodes with the store: never change such a file in place.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    link_mode: LinkMode,
+
+    /// How many threads work. [default: one per core]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+
+    /// Recompute every path's NAR hash from ROOT and compare it with the registered one.
+    #[arg(long)]
+    verify: bool,
+
+    /// Write all to the disk before ROOT appears, against a loss of power.
+    #[arg(long)]
+    sync: bool,
+
+    /// Print which store paths would be exported, with their NAR sizes, and write nothing.
+    #[arg(long, conflicts_with_all = ["verify", "sync"])]
+    dry_run: bool,
+
+    /// Print what was done as JSON on stdout.
+    #[arg(long)]
+    json: bool,
+
+    /// Say nothing but errors.
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Say what is decided and why.
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  export-profile /dist
+          In a Dockerfile, after `nix-env -iA …` in the same RUN; then, in the next stage,
+          FROM scratch, COPY --from=build /dist / and ENV PATH=/run/profile/bin
+  export-profile --profile ./result --store-only /dist
+          For a base image that has a root of its own
+  export-profile --dry-run
+          What is in it, and how large
+
+Exit status: 0 done, 1 failed (nothing was written), 2 usage, 128+n ended by signal n.";
+
+/// What the words on the command line and the environment mean.
+struct Request {
+    root: Option<PathBuf>,
+    profiles: Vec<PathBuf>,
+    /// Relative to the root; `None` for the store alone.
+    profile_path: Option<PathBuf>,
+    store: StoreDirectory,
+    environment: Environment,
+    /// Seconds since 1970 for what is made beside the store.
+    time: i64,
+    jobs: usize,
+    arguments: Flags,
+}
+
+/// What needs no further thought.
+struct Flags {
+    link_mode: LinkMode,
+    verify: bool,
+    sync: bool,
+    dry_run: bool,
+    json: bool,
+}
+
+impl Request {
+    fn new(arguments: Arguments, variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+        let set = |name| variable(name).filter(|value| !value.is_empty());
+        let store = set("NIX_STORE_DIR").or_else(|| set("NIX_STORE")).unwrap_or_else(|| "/nix/store".into());
+        let store = StoreDirectory::new(Path::new(&store))
+            .ok_or_else(|| anyhow!("NIX_STORE_DIR is `{}`, which is no absolute path", shown(&store)))?;
+        let profile_path = if arguments.store_only {
+            None
+        } else {
+            Some(root::profile_path(&arguments.profile_path, &store)?)
+        };
+        let root = arguments.root;
+        if root.as_ref().is_some_and(|root| root.as_os_str().is_empty()) {
+            return Err(Usage("ROOT is empty".into()).into());
+        }
+        let environment = Environment {
+            nix_profile: variable("NIX_PROFILE"),
+            home: variable("HOME"),
+            xdg_state_home: variable("XDG_STATE_HOME"),
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Self {
+            root,
+            profiles: arguments.profiles,
+            profile_path,
+            store,
+            environment,
+            time: source_date_epoch(set("SOURCE_DATE_EPOCH").as_deref())?,
+            jobs: arguments.jobs.map_or_else(cores, NonZeroUsize::get),
+            arguments: Flags {
+                link_mode: arguments.link_mode,
+                verify: arguments.verify,
+                sync: arguments.sync,
+                dry_run: arguments.dry_run,
+                json: arguments.json,
+            },
+        })
+    }
+}
+
+/// The time of what is made beside the store: `SOURCE_DATE_EPOCH` (reproducible-builds.org), else Nix's 1.
+fn source_date_epoch(value: Option<&OsStr>) -> anyhow::Result<i64> {
+    let Some(value) = value else { return Ok(1) };
+    value
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .filter(|seconds| *seconds >= 0)
+        .ok_or_else(|| anyhow!("SOURCE_DATE_EPOCH is `{}`, which is no number of seconds", shown(value)))
+}
+
+pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
+    let started = Instant::now();
+    let arguments = Arguments::try_parse_from(argv)?;
+    let level = match (arguments.quiet, arguments.verbose) {
+        (true, _) => Level::Quiet,
+        (_, true) => Level::Verbose,
+        _ => Level::Normal,
+    };
+    let voice = Voice { name: NAME, level };
+    let request = Request::new(arguments, |name| std::env::var_os(name))?;
+    let interrupt = Interrupt::install()?;
+
+    let target = request.root.as_deref().map(|root| prepare(root, &request, voice)).transpose()?;
+    let nix = NixStore::find(request.store.clone(), interrupt.clone())?;
+    let profiles = find_profiles(&request, voice)?;
+    let roots: Vec<StorePath> = profiles.iter().map(|profile| profile.path.clone()).collect();
+    let closure = nix.closure(&roots)?;
+    voice.decision(&format!("the closure has {} store paths", closure.len()));
+
+    let exported: Vec<_> = profiles.iter().map(|profile| exported(profile, &request.store)).collect();
+    let Some(target) = target.filter(|_| !request.arguments.dry_run) else {
+        let registrations = nix.registration(&closure)?;
+        voice.dry_run(
+            &DryRun { store: &request.store, profiles: &exported, registrations: &registrations },
+            request.arguments.json,
+        )?;
+        return Ok(0);
+    };
+    let (plan, warnings) = plan_root(&request, &profiles)?;
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    for warning in &warnings {
+        voice.warning(warning);
+    }
+
+    let job =
+        Job { request: &request, target: &target, nix: &nix, closure: &closure, plan: &plan, interrupt: &interrupt };
+    let (tally, beside_store) = job.write(voice).map_err(|error| job.explain(error))?;
+    voice.receipt(
+        &Receipt {
+            root: shown(&target.root),
+            profiles: exported,
+            store_paths: closure.len() as u64,
+            files: tally.files,
+            directories: tally.directories,
+            symlinks: tally.symlinks,
+            bytes: tally.bytes,
+            beside_store,
+            hard_linked: tally.methods()[0],
+            reflinked: tally.methods()[1],
+            copied: tally.methods()[2],
+            refusals: tally.refusals(),
+            verified: request.arguments.verify,
+            warnings,
+            seconds: started.elapsed().as_secs_f64(),
+        },
+        request.arguments.json,
+    )?;
+    Ok(0)
+}
+
+/// Looks at ROOT, and clears away what dead runs left there.
+fn prepare(root: &Path, request: &Request, voice: Voice) -> anyhow::Result<Target> {
+    let target = Target::inspect(root, &request.store)?;
+    if !request.arguments.dry_run {
+        for stayed in remove_left_overs(&target)? {
+            voice.warning(&stayed);
+        }
+    }
+    target.check_empty()?;
+    if target.is_mount_point {
+        voice.decision(&format!("`{}` is a mount point: its entries are renamed into place one by one", shown(root)));
+    }
+    Ok(target)
+}
+
+/// The profiles that the user named, each once, or the default one.
+fn find_profiles(request: &Request, voice: Voice) -> anyhow::Result<Vec<Profile>> {
+    let mut profiles: Vec<Profile> = Vec::new();
+    if request.profiles.is_empty() {
+        let candidates = query::default_candidates(&request.environment);
+        profiles.push(query::find_default(&candidates, &request.store)?);
+    }
+    for name in &request.profiles {
+        let profile = query::resolve(name, &request.store)?;
+        if profiles.iter().all(|other| other.path != profile.path) {
+            profiles.push(profile);
+        }
+    }
+    for profile in &profiles {
+        voice.decision(&format!("profile `{}` leads to `{}`", shown(&profile.name), profile.path));
+    }
+    Ok(profiles)
+}
+
+fn exported(profile: &Profile, store: &StoreDirectory) -> ExportedProfile {
+    ExportedProfile { name: shown(&profile.name), store_path: store.join(&profile.path) }
+}
+
+fn plan_root(request: &Request, profiles: &[Profile]) -> anyhow::Result<(Plan, Vec<root::Warning>)> {
+    let Some(profile_path) = &request.profile_path else {
+        return Ok((Plan::store_only(&request.store), Vec::new()));
+    };
+    let wanted = if profiles.len() == 1 { Wanted::EtcAndShells } else { Wanted::Everything };
+    let read = |profile: &Profile| {
+        let tree = query::read_tree(&request.store.join(&profile.path), wanted, &request.store)
+            .with_context(|| format!("cannot read profile `{}`", shown(&profile.name)))?;
+        anyhow::Ok(NamedTree { path: profile.path.clone(), tree })
+    };
+    let trees = profiles.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(root::plan(&trees, profile_path, &request.store)?)
+}
+
+/// Everything that writing needs.
+struct Job<'a> {
+    request: &'a Request,
+    target: &'a Target,
+    nix: &'a NixStore,
+    closure: &'a [StorePath],
+    plan: &'a Plan,
+    interrupt: &'a Interrupt,
+}
+
+impl Job<'_> {
+    /// Writes a draft and publishes it, or removes it.
+    fn write(&self, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
+        let draft = Draft::create(self.target)?;
+        voice.decision(&format!("writing to `{}` with {} threads", shown(draft.path()), self.request.jobs));
+        let (draft, error) = match self.fill(&draft, voice) {
+            Ok(counts) => match draft.publish(self.target, self.request.time, self.last_entry()) {
+                Ok(()) => return Ok(counts),
+                Err(failed) => failed,
+            },
+            Err(error) => (draft, error),
+        };
+        let path = shown(draft.path());
+        Err(match draft.discard(self.target) {
+            Ok(()) => error,
+            Err(left) => error.context(format!("cannot remove `{path}` ({left:#}) after a failure")),
+        })
+    }
+
+    fn fill(&self, draft: &Draft, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
+        let Request { store, jobs, time, arguments, .. } = self.request;
+        let beside_store = draft.make(self.plan)?;
+        let destination = draft.path().join(store.relative());
+        let copying = Copying {
+            store,
+            paths: self.closure,
+            destination: &destination,
+            scratch: draft.path(),
+            mode: arguments.link_mode,
+            jobs: *jobs,
+        };
+        let progress = Progress::default();
+        let tally = voice
+            .with_progress(&progress, self.closure.len(), || copy_store_paths(&copying, &progress, self.interrupt))?;
+        if arguments.verify {
+            let registrations = self.nix.registration(self.closure)?;
+            verify::verify(&destination, &registrations, *jobs, self.interrupt)?;
+        }
+        draft.finish(self.plan, *time)?;
+        if arguments.sync {
+            draft.sync()?;
+        }
+        self.interrupt.check()?;
+        Ok((tally, beside_store))
+    }
+
+    /// The root's entry that appears last: where it is there, all is.
+    fn last_entry(&self) -> &OsStr {
+        let last = self.request.profile_path.as_deref().unwrap_or(self.request.store.relative());
+        last.iter().next().unwrap_or_default()
+    }
+
+    /// Says of a full disk which one, and how much is needed.
+    fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        if !is_out_of_space(&error) {
+            return error;
+        }
+        let mounts = Mounts::read();
+        let place = mounts.holding(&self.target.drafts).map_or_else(
+            || format!("`{}`", shown(&self.target.drafts)),
+            |mount| format!("`{}` ({})", shown(&mount.point), mount.file_system),
+        );
+        let needed = self.nix.registration(self.closure).map_or_else(
+            |_| "an unknown amount".to_owned(),
+            |registrations| {
+                let bytes = registrations.iter().map(|registration| registration.nar_size).sum();
+                format!("up to {}", DecimalBytes(bytes))
+            },
+        );
+        let free = statvfs(&self.target.drafts).map_or_else(
+            |_| "an unknown amount is".to_owned(),
+            |free| {
+                let bytes = free.blocks_available() * free.fragment_size();
+                format!("{} and {} inodes are", DecimalBytes(bytes), free.files_available())
+            },
+        );
+        hinted(
+            error.context(format!("no space left on {place}: the closure needs {needed}, {free} free")),
+            "make room, or export to another file system; nothing was written",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_a_number_of_seconds() {
+        for (value, expected) in [(None, Some(1)), (Some("0"), Some(0)), (Some("1700000000"), Some(1_700_000_000))] {
+            assert_eq!(source_date_epoch(value.map(OsStr::new)).ok(), expected);
+        }
+        for bad in ["-1", "yesterday", "1.5", " 1", "99999999999999999999"] {
+            let error = source_date_epoch(Some(OsStr::new(bad))).unwrap_err().to_string();
+            assert!(error.contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_store_directory_is_nixs_own() {
+        let request = |variables: &[(&str, &str)]| {
+            let arguments = Arguments::try_parse_from([NAME, "/dist"]).unwrap();
+            Request::new(arguments, |name| {
+                variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
+            })
+        };
+        for (variables, expected) in [
+            (&[][..], "/nix/store"),
+            (&[("NIX_STORE_DIR", "/a/store")], "/a/store"),
+            (&[("NIX_STORE_DIR", ""), ("NIX_STORE", "/b")], "/b"),
+        ] {
+            assert_eq!(request(variables).unwrap().store.as_path(), Path::new(expected));
+        }
+        assert!(request(&[("NIX_STORE_DIR", "relative")]).is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! Every word to the user: data on stdout, everything else on stderr.
+//! It must never decide anything but how a thing is said.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::failure::{Hinted, Interrupted, UnknownApplet, Usage};
+use crate::progress::Progress;
+use crate::sink::link::Method;
+use crate::sink::receipt::{Count, Receipt};
+use crate::store::{Registration, StoreDirectory};
+
+/// Exit status of a run that failed.
+const FAILED: u8 = 1;
+/// Exit status of a command line that makes no sense.
+const USAGE: u8 = 2;
+/// Exit status of a name that is no applet's.
+const NOT_FOUND: u8 = 127;
+/// Pause between two drawings of the progress bar.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// How much is said on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Errors only.
+    Quiet,
+    /// Warnings, progress on a terminal, and a summary line.
+    #[default]
+    Normal,
+    /// Decisions too.
+    Verbose,
+}
+
+/// Speaks for one applet.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    /// Stands before each line.
+    pub name: &'static str,
+    /// How much is said.
+    pub level: Level,
+}
+
+impl Voice {
+    /// Something is not as might be expected.
+    pub fn warning(&self, text: &str) {
+        self.say(Level::Normal, &format!("warning: {text}"));
+    }
+
+    /// Why something is done as it is.
+    pub fn decision(&self, text: &str) {
+        self.say(Level::Verbose, text);
+    }
+
+    fn say(&self, from: Level, text: &str) {
+        if self.level >= from {
+            complain(&format!("{}: {text}\n", self.name));
+        }
+    }
+
+    /// Runs `work` with a progress bar over `store_paths` where stderr is a terminal.
+    pub fn with_progress<T>(&self, progress: &Progress, store_paths: usize, work: impl FnOnce() -> T) -> T {
+        if self.level == Level::Quiet || !io::stderr().is_terminal() {
+            return work();
+        }
+        let bar = &ProgressBar::with_draw_target(Some(store_paths as u64), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {pos}/{len} store paths, {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        let (done, is_done) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while is_done.recv_timeout(REDRAW) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let (paths, names, bytes) = progress.read();
+                    bar.set_message(format!("{} names, {}", HumanCount(names), DecimalBytes(bytes)));
+                    bar.set_position(paths);
+                }
+                bar.finish_and_clear();
+            });
+            let outcome = work();
+            drop(done);
+            outcome
+        })
+    }
+
+    /// The one line that says what was done, on stderr; with `json` the whole receipt too, on stdout.
+    pub fn receipt(&self, receipt: &Receipt, json: bool) -> anyhow::Result<()> {
+        self.say(Level::Normal, &summary(receipt));
+        if self.level == Level::Verbose {
+            for refusal in &receipt.refusals {
+                self.decision(&format!("{} refused: {}", method_name(refusal.method), refusal.reason));
+            }
+        }
+        if json { data(&to_json(receipt)?) } else { Ok(()) }
+    }
+
+    /// What a dry run found, on stdout.
+    pub fn dry_run(&self, plan: &DryRun<'_>, json: bool) -> anyhow::Result<()> {
+        let total: u64 = plan.registrations.iter().map(|registration| registration.nar_size).sum();
+        if json {
+            return data(&to_json(&dry_run_json(plan, total))?);
+        }
+        let line = |bytes: u64, what: &str| format!("{:>12}  {what}\n", DecimalBytes(bytes).to_string());
+        let mut text = String::new();
+        for registration in plan.registrations {
+            let path = plan.store.join(&registration.path);
+            text.push_str(&line(registration.nar_size, &path.to_string_lossy()));
+        }
+        text.push_str(&line(total, &format!("in {} store paths", plan.registrations.len())));
+        data(&text)
+    }
+}
+
+/// What a run would export.
+#[derive(Debug)]
+pub struct DryRun<'a> {
+    /// Where the store paths lie.
+    pub store: &'a StoreDirectory,
+    /// The profiles' store paths.
+    pub profiles: &'a [crate::sink::receipt::ExportedProfile],
+    /// The closure.
+    pub registrations: &'a [Registration],
+}
+
+fn dry_run_json(plan: &DryRun<'_>, total: u64) -> serde_json::Value {
+    let paths: Vec<_> = plan
+        .registrations
+        .iter()
+        .map(|registration| {
+            serde_json::json!({
+                "path": plan.store.join(&registration.path),
+                "narHash": format!("sha256:{}", registration.nar_hash),
+                "narSize": registration.nar_size,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "dryRun": true,
+        "profiles": plan.profiles,
+        "storePaths": plan.registrations.len(),
+        "narSize": total,
+        "paths": paths,
+    })
+}
+
+fn to_json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// `exported 34 store paths (1,234 files, 57.1 MB) to `/dist` in 0.05 s: 1,300 hard-linked; …`
+fn summary(receipt: &Receipt) -> String {
+    let mut ways = Vec::new();
+    for (count, way) in
+        [(receipt.hard_linked, "hard-linked"), (receipt.reflinked, "reflinked"), (receipt.copied, "copied")]
+    {
+        let Count { count, bytes } = count;
+        if count > 0 {
+            ways.push(format!("{} {way} ({})", HumanCount(count), DecimalBytes(bytes)));
+        }
+    }
+    let mut text = format!(
+        "exported {} store paths ({} files, {}) to `{}` in {:.2} s: {}",
+        HumanCount(receipt.store_paths),
+        HumanCount(receipt.files),
+        DecimalBytes(receipt.bytes),
+        receipt.root,
+        receipt.seconds,
+        if ways.is_empty() { "nothing but directories".to_owned() } else { ways.join(", ") },
+    );
+    for refusal in &receipt.refusals {
+        text.push_str(&format!("; no {}: {}", method_name(refusal.method), refusal.reason));
+    }
+    if receipt.verified {
+        text.push_str("; every NAR hash verified");
+    }
+    text
+}
+
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::HardLink => "hard links",
+        Method::Reflink => "reflinks",
+        Method::Copy => "copies",
+    }
+}
+
+/// Prints data to stdout. A reader that has gone away has seen enough.
+pub fn data(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Nobody can be told that stderr is gone.
+fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Says how the run called `name` ended, and returns its exit status.
+pub fn outcome(name: &str, outcome: anyhow::Result<u8>) -> u8 {
+    let error = match outcome {
+        Ok(status) => return status,
+        Err(error) => error,
+    };
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        return clap_outcome(name, error);
+    }
+    let interrupted = error.downcast_ref::<Interrupted>();
+    let text = interrupted.map_or_else(|| format!("{error:#}"), ToString::to_string);
+    let mut message = format!("{name}: error: {text}\n");
+    if let Some(hinted) = error.downcast_ref::<Hinted>() {
+        message.push_str(&format!("hint: {}\n", hinted.hint));
+    } else if error.is::<Usage>() {
+        message.push_str(&format!("hint: `{name} --help` explains the options\n"));
+    }
+    complain(&message);
+    match interrupted {
+        Some(interrupted) => u8::try_from(128 + interrupted.signal).unwrap_or(FAILED),
+        None if error.is::<Usage>() => USAGE,
+        None if caused_by_unknown_applet(&error) => NOT_FOUND,
+        None => FAILED,
+    }
+}
+
+fn caused_by_unknown_applet(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Hinted>().is_some_and(Hinted::is::<UnknownApplet>)
+}
+
+/// Help and version are data; everything else is an error in our voice.
+fn clap_outcome(name: &str, error: &clap::Error) -> u8 {
+    let text = error.render().to_string();
+    if !error.use_stderr() {
+        return match data(&text) {
+            Ok(()) => 0,
+            Err(error) => outcome(name, Err(error)),
+        };
+    }
+    match text.strip_prefix("error: ") {
+        Some(rest) => complain(&format!("{name}: error: {rest}")),
+        // The help that stands in for missing arguments.
+        None => complain(&text),
+    }
+    USAGE
+}

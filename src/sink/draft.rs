@@ -1,0 +1,330 @@
+//! A root under construction: a temporary folder beside its place, locked while its run lives, and
+//! published by rename.
+//! It must never remove what is not a dead run's: only a folder of our own uid whose lock is free, with
+//! nothing mounted in it.
+
+use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, Hasher};
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use fs_err as fs;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, geteuid, syncfs};
+use walkdir::WalkDir;
+
+use super::mounts::Mounts;
+use super::target::Target;
+use super::{CallFailed, receipt::BesideStore};
+use crate::failure::{hinted, shown};
+use crate::root::{Made, Plan};
+
+/// Between the root's name and the random part of a draft's name.
+const INFIX: &[u8] = b".nixkit-";
+/// Hexadecimal digits of the random part.
+const RANDOM_DIGITS: usize = 16;
+/// In a draft inside a mount point: what is being renamed out of it.
+const JOURNAL: &str = ".publishing";
+/// Of what is made beside the store.
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
+
+/// A folder of our own for a root that nobody sees yet.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    lock: Flock<std::fs::File>,
+}
+
+/// Whether `name` is that of a draft for a root called `root`.
+pub(super) fn is_draft(root: &OsStr, name: &OsStr) -> bool {
+    let random = name
+        .as_bytes()
+        .strip_prefix(b".")
+        .and_then(|rest| rest.strip_prefix(root.as_bytes()))
+        .and_then(|rest| rest.strip_prefix(INFIX));
+    random.is_some_and(|random| random.len() == RANDOM_DIGITS && random.iter().all(u8::is_ascii_hexdigit))
+}
+
+fn draft_name(root: &OsStr) -> OsString {
+    // The standard library seeds this from the system's randomness, anew for each call.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    let mut name = b".".to_vec();
+    name.extend_from_slice(root.as_bytes());
+    name.extend_from_slice(INFIX);
+    name.extend_from_slice(format!("{random:0RANDOM_DIGITS$x}").as_bytes());
+    OsString::from_vec(name)
+}
+
+impl Draft {
+    /// Makes and locks a new folder, mode 0700.
+    pub fn create(target: &Target) -> anyhow::Result<Self> {
+        for _ in 0..16 {
+            let path = target.drafts.join(draft_name(&target.name));
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                made => made.with_context(|| format!("cannot export to `{}`", shown(&target.root)))?,
+            }
+            let folder = std::fs::File::open(&path).with_context(|| format!("cannot open `{}`", shown(&path)))?;
+            // A run that looks for left-overs may have come between: then the name is its, and we take another.
+            let lock = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, Errno::EWOULDBLOCK)) => continue,
+                Err((_, errno)) => {
+                    let _ = fs::remove_dir(&path);
+                    return Err(CallFailed::new(format!("cannot lock `{}`", shown(&path)), errno).into());
+                }
+            };
+            if !is_same(&lock, &path) {
+                continue;
+            }
+            // A parent with the set-group-ID bit hands it and its group down.
+            let _ = fchown(&*lock, Some(Uid::effective()), Some(Gid::effective()));
+            fchmod(&*lock, Mode::S_IRWXU)?;
+            return Ok(Self { path, lock });
+        }
+        bail!("cannot make a folder of our own in `{}`", shown(&target.drafts))
+    }
+
+    /// The folder, which becomes the root.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes what `plan` says. The store directory is made too, for the engine to fill.
+    pub fn make(&self, plan: &Plan) -> anyhow::Result<BesideStore> {
+        let mut made = BesideStore::default();
+        for (place, what) in &plan.made {
+            let path = self.path.join(place);
+            match what {
+                Made::Directory => {
+                    fs::create_dir(&path)?;
+                    made.directories += 1;
+                }
+                Made::Symlink(target) => {
+                    fs::os::unix::fs::symlink(target, &path)?;
+                    made.symlinks += 1;
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// Gives what `plan` made its final mode and time (seconds since 1970), after the store has been filled.
+    pub fn finish(&self, plan: &Plan, time: i64) -> anyhow::Result<()> {
+        let times = TimeSpec::new(time, 0);
+        // From the inside out: what is made in a directory changes its time.
+        for (place, what) in plan.made.iter().rev() {
+            let path = self.path.join(place);
+            let failed = |errno| CallFailed::new(format!("cannot finish `{}`", shown(&path)), errno);
+            if matches!(what, Made::Directory) {
+                fs::set_permissions(&path, PermissionsExt::from_mode(DIRECTORY_MODE.bits()))?;
+            }
+            let no_follow = UtimensatFlags::NoFollowSymlink;
+            utimensat(nix::fcntl::AT_FDCWD, &path, &times, &times, no_follow).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything to the disk, so that a power loss after the rename loses nothing.
+    pub fn sync(&self) -> anyhow::Result<()> {
+        syncfs(&*self.lock)
+            .map_err(|errno| CallFailed::new(format!("cannot sync `{}`", shown(&self.path)), errno).into())
+    }
+
+    /// Makes the draft the root. `last` is the entry whose appearance means that all is there, where
+    /// the entries must be moved one by one.
+    pub fn publish(self, target: &Target, time: i64, last: &OsStr) -> Result<(), (Self, anyhow::Error)> {
+        let published =
+            if target.is_mount_point { self.move_entries(target, time, last) } else { self.rename(target, time) };
+        published.map_err(|error| (self, error))
+    }
+
+    fn rename(&self, target: &Target, time: i64) -> anyhow::Result<()> {
+        fchmod(&*self.lock, DIRECTORY_MODE)?;
+        futimens(&*self.lock, &TimeSpec::new(time, 0), &TimeSpec::new(time, 0))?;
+        // rename(2) replaces an empty directory, and nothing else.
+        std::fs::rename(&self.path, &target.root).map_err(|error| {
+            let failed = anyhow!("cannot rename `{}` to `{}`: {error}", shown(&self.path), shown(&target.root));
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {
+                    hinted(failed, "something was put there while the export ran")
+                }
+                Some(Errno::EBUSY) => hinted(failed, "it is a mount point, which cannot be seen without /proc"),
+                _ => failed,
+            }
+        })
+    }
+
+    /// rename(2) answers EBUSY for a mount point. Its entries appear one by one; the journal lets the next
+    /// run tell what a killed one had moved already.
+    fn move_entries(&self, target: &Target, time: i64, last: &OsStr) -> anyhow::Result<()> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            entries.push((entry.file_name(), entry.metadata()?.ino()));
+        }
+        entries.sort_by_key(|(name, _)| (name == last, name.clone()));
+        fs::write(self.path.join(JOURNAL), write_journal(&entries))?;
+        for (name, _) in &entries {
+            fs::rename(self.path.join(name), target.root.join(name))?;
+        }
+        // From here on all is there; the rest is only tidying up.
+        let _ = fs::remove_file(self.path.join(JOURNAL));
+        let _ = fs::remove_dir(&self.path);
+        // A mount point that is not ours keeps its time.
+        let times = TimeSpec::new(time, 0);
+        let _ = utimensat(nix::fcntl::AT_FDCWD, &target.root, &times, &times, UtimensatFlags::FollowSymlink);
+        Ok(())
+    }
+
+    /// Removes the draft and all that is in it.
+    pub fn discard(self, target: &Target) -> anyhow::Result<()> {
+        remove(&self.path, target)
+    }
+}
+
+/// Whether the open file `folder` is what `path` names.
+fn is_same(folder: &std::fs::File, path: &Path) -> bool {
+    match (folder.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+/// Removes what dead runs for the same root left behind. Returns a sentence for each folder that had to stay.
+pub fn remove_left_overs(target: &Target) -> anyhow::Result<Vec<String>> {
+    let mut stayed = Vec::new();
+    for entry in fs::read_dir(&target.drafts)? {
+        let entry = entry?;
+        if !is_draft(&target.name, &entry.file_name()) {
+            continue;
+        }
+        let path = entry.path();
+        let metadata = fs::symlink_metadata(&path)?;
+        if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
+            stayed.push(format!("`{}` is not ours and stays", shown(&path)));
+            continue;
+        }
+        let Ok(folder) = std::fs::File::open(&path) else { continue };
+        // Held by a run that lives, or gone already.
+        let Ok(lock) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) else { continue };
+        if !is_same(&lock, &path) {
+            continue;
+        }
+        if Mounts::read().any_within(&path) {
+            stayed.push(format!("`{}` of a dead run stays: something is mounted in it", shown(&path)));
+            continue;
+        }
+        remove(&path, target).with_context(|| format!("cannot remove `{}` of a dead run", shown(&path)))?;
+    }
+    Ok(stayed)
+}
+
+/// Removes a draft that is locked, and what it had moved into a mount point if it had not moved all.
+fn remove(draft: &Path, target: &Target) -> anyhow::Result<()> {
+    if target.is_mount_point
+        && let Ok(journal) = fs::read(draft.join(JOURNAL))
+    {
+        let entries = read_journal(&journal);
+        let moved: Vec<_> = entries
+            .iter()
+            .map(|(name, inode)| (target.root.join(name), *inode))
+            .filter(|(path, inode)| fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode))
+            .collect();
+        if moved.len() < entries.len() {
+            for (path, _) in moved {
+                remove_tree(&path)?;
+            }
+        }
+    }
+    remove_tree(draft)
+}
+
+/// Removes a tree of ours, without following links. Directories of the store are not writable, which stops
+/// everybody but root.
+fn remove_tree(path: &Path) -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        for entry in WalkDir::new(path).same_file_system(true) {
+            let entry = entry?;
+            if entry.file_type().is_dir() {
+                fs::set_permissions(entry.path(), PermissionsExt::from_mode(0o700))?;
+            }
+        }
+    }
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => Ok(removed?),
+    }
+}
+
+/// Each entry as inode number, blank, name and NUL.
+fn write_journal(entries: &[(OsString, u64)]) -> Vec<u8> {
+    let mut journal = Vec::new();
+    for (name, inode) in entries {
+        journal.extend_from_slice(format!("{inode} ").as_bytes());
+        journal.extend_from_slice(name.as_bytes());
+        journal.push(0);
+    }
+    journal
+}
+
+/// What [`write_journal`] wrote; an entry that was cut off is passed over.
+fn read_journal(journal: &[u8]) -> Vec<(OsString, u64)> {
+    let entry = |record: &[u8]| {
+        let blank = record.iter().position(|&byte| byte == b' ')?;
+        let inode = std::str::from_utf8(&record[..blank]).ok()?.parse().ok()?;
+        let name = &record[blank + 1..];
+        let plain = !name.is_empty() && !name.contains(&b'/') && name != b"." && name != b"..";
+        plain.then(|| (OsString::from_vec(name.to_vec()), inode))
+    };
+    let complete = journal.iter().rposition(|&byte| byte == 0).map_or(&[][..], |end| &journal[..end]);
+    complete.split(|&byte| byte == 0).filter_map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_drafts_of_this_root_are_known_as_such() {
+        let root = OsStr::new("dist");
+        assert!(is_draft(root, &draft_name(root)));
+        assert_ne!(draft_name(root), draft_name(root));
+        for (name, expected) in [
+            (".dist.nixkit-0123456789abcdef", true),
+            (".dist.nixkit-0123456789abcde", false),
+            (".dist.nixkit-0123456789abcdef0", false),
+            (".dist.nixkit-0123456789abcdeg", false),
+            ("dist.nixkit-0123456789abcdef", false),
+            (".dist2.nixkit-0123456789abcdef", false),
+            (".dist.nixkit-", false),
+            ("dist", false),
+        ] {
+            assert_eq!(is_draft(root, OsStr::new(name)), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_journal_is_read_as_it_was_written(
+            entries in prop::collection::vec(("[^/\0]{1,20}", any::<u64>()), 0..8), cut in 0_usize..40,
+        ) {
+            let entries: Vec<(OsString, u64)> = entries
+                .into_iter()
+                .filter(|(name, _)| name != "." && name != "..")
+                .map(|(name, inode)| (name.into(), inode))
+                .collect();
+            let journal = write_journal(&entries);
+            prop_assert_eq!(&read_journal(&journal), &entries);
+            let read = read_journal(&journal[..journal.len().saturating_sub(cut)]);
+            prop_assert!(entries.starts_with(&read));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What is mounted where, from `/proc/self/mountinfo` (proc(5)).
+//! It must never fail where `/proc` is not mounted: then nothing is known.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it is mounted, as this process sees it.
+    pub point: PathBuf,
+    /// The type of its file system, such as `ext4`.
+    pub file_system: String,
+    /// The options of the file system, separated by commas.
+    pub options: String,
+}
+
+/// All mounts, in the order in which they were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Those of this process.
+    pub fn read() -> Self {
+        fs_err::read("/proc/self/mountinfo").map(|text| Self::parse(&text)).unwrap_or_default()
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        Self(text.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+    }
+
+    /// The mount whose mount point is `path`, an absolute path without links; the topmost one.
+    pub fn at(&self, path: &Path) -> Option<&Mount> {
+        self.0.iter().rev().find(|mount| mount.point == path)
+    }
+
+    /// The mount in which `path` lies, an absolute path without links.
+    pub fn holding(&self, path: &Path) -> Option<&Mount> {
+        path.ancestors().find_map(|ancestor| self.at(ancestor))
+    }
+
+    /// Whether something is mounted at or below `path`, an absolute path without links.
+    pub fn any_within(&self, path: &Path) -> bool {
+        self.0.iter().any(|mount| mount.point.starts_with(path))
+    }
+}
+
+/// `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue`
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let point = fields.nth(4)?;
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    Some(Mount {
+        point: OsString::from_vec(unescape(point)).into(),
+        file_system: text(rest.next()?),
+        options: text(rest.nth(1).unwrap_or_default()),
+    })
+}
+
+/// Blank, tab, newline and backslash stand as `\` and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = (first == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(octal.unwrap_or(first));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TABLE: &[u8] = b"\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+23 22 0:21 / /proc rw,nosuid shared:5 master:2 - proc proc rw\n\
+30 22 0:40 / /mnt/two\\040words\\134x rw - overlay overlay rw,lowerdir=/a,redirect_dir=on\n\
+31 22 0:41 / /mnt rw - tmpfs tmpfs rw,size=4k\n\
+32 22 0:42 / /mnt rw - xfs /dev/loop0 rw\n\
+rubbish\n\
+33 22 0:42 / /no-separator rw xfs\n";
+
+    #[test]
+    fn mounts_are_found_by_point_and_by_what_lies_in_them() {
+        let mounts = Mounts::parse(TABLE);
+        assert_eq!(mounts.0.len(), 5);
+        let overlay = mounts.at(Path::new("/mnt/two words\\x")).unwrap();
+        assert_eq!(
+            (overlay.file_system.as_str(), overlay.options.as_str()),
+            ("overlay", "rw,lowerdir=/a,redirect_dir=on")
+        );
+        assert_eq!(mounts.at(Path::new("/mnt")).unwrap().file_system, "xfs");
+        assert_eq!(mounts.at(Path::new("/mnt/other")), None);
+        for (path, file_system) in [("/mnt/a/b", "xfs"), ("/mnt", "xfs"), ("/mntx", "ext4"), ("/proc/1", "proc")] {
+            assert_eq!(mounts.holding(Path::new(path)).unwrap().file_system, file_system, "{path}");
+        }
+        for (path, within) in [("/mnt", true), ("/mnt/two words\\x", true), ("/mnt/two", false), ("/home", false)] {
+            assert_eq!(mounts.any_within(Path::new(path)), within, "{path}");
+        }
+        assert_eq!(Mounts::default().holding(Path::new("/")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_table_is_read_without_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Mounts::parse(&text);
+            let _ = unescape(&text);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Threads that take tasks from one stack until none is left. A task may add more.
+//! It must never know what a task does.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// What the threads share.
+struct Stack<Task> {
+    tasks: Vec<Task>,
+    /// Threads that may still add tasks.
+    busy: usize,
+    /// Set by the first failure: no task is begun any more.
+    failure: Option<anyhow::Error>,
+}
+
+/// Runs `work` on `tasks` and on all that it pushes, in `jobs` threads, each with a state of its own from
+/// `state`. The task pushed last is taken first: a tree is walked depth first, and little waits.
+/// Returns the states, or the first error; after that no further task is begun.
+pub(super) fn run<Task: Send, State: Send>(
+    jobs: usize,
+    tasks: Vec<Task>,
+    state: impl Fn() -> State + Sync,
+    work: impl Fn(Task, &mut State, &mut Vec<Task>) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<Vec<State>> {
+    let stack = Mutex::new(Stack { tasks, busy: 0, failure: None });
+    let changed = Condvar::new();
+    // A thread that panicked has aborted the process; the lock is never left in between.
+    let lock = || stack.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = |mut stack: MutexGuard<'_, Stack<Task>>| loop {
+        if stack.failure.is_some() {
+            return None;
+        }
+        if let Some(task) = stack.tasks.pop() {
+            stack.busy += 1;
+            return Some(task);
+        }
+        if stack.busy == 0 {
+            return None;
+        }
+        stack = changed.wait(stack).unwrap_or_else(PoisonError::into_inner);
+    };
+    let thread = || {
+        let mut state = state();
+        let mut pushed = Vec::new();
+        let mut task = next(lock());
+        while let Some(now) = task {
+            let outcome = work(now, &mut state, &mut pushed);
+            let mut stack = lock();
+            stack.busy -= 1;
+            stack.tasks.append(&mut pushed);
+            if let Err(error) = outcome {
+                stack.failure.get_or_insert(error);
+            }
+            if stack.busy == 0 || stack.tasks.len() > 1 || stack.failure.is_some() {
+                changed.notify_all();
+            }
+            task = next(stack);
+        }
+        changed.notify_all();
+        state
+    };
+    let states = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(thread)).collect();
+        let mut states = vec![thread()];
+        states.extend(others.into_iter().filter_map(|other| other.join().ok()));
+        states
+    });
+    match stack.into_inner().unwrap_or_else(PoisonError::into_inner).failure {
+        Some(error) => Err(error),
+        None => Ok(states),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_however_many_threads() {
+        for jobs in [1, 2, 16] {
+            let states = run(jobs, vec![10_u32], Vec::new, |task, seen: &mut Vec<u32>, more| {
+                seen.push(task);
+                more.extend((0..task).take(3));
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(states.len(), jobs);
+            let mut seen = states.concat();
+            seen.sort_unstable();
+            // 10 pushes 0, 1, 2; each 1 pushes 0; each 2 pushes 0 and 1.
+            assert_eq!(seen, [0, 0, 0, 0, 1, 1, 2, 10], "{jobs} jobs");
+        }
+    }
+
+    #[test]
+    fn the_first_failure_stops_the_rest() {
+        for jobs in [1, 4] {
+            let outcome = run(
+                jobs,
+                (0..1000).collect(),
+                || 0,
+                |task, count, _| {
+                    *count += 1;
+                    anyhow::ensure!(task != 999, "task {task}");
+                    Ok(())
+                },
+            );
+            assert_eq!(outcome.unwrap_err().to_string(), "task 999");
+        }
+        let states = run(3, Vec::<()>::new(), || 7, |(), _, _| Ok(())).unwrap();
+        assert_eq!(states, [7, 7, 7]);
+    }
+}

@@ -1,0 +1,175 @@
+//! What an export did: counts that the engine keeps and the receipt that a user gets.
+//! It must never print.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use super::link::Method;
+
+/// How many names came to the root in one way, and the bytes of their inodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Count {
+    /// Files and symlinks, by name.
+    pub count: u64,
+    /// Sizes of the regular files in bytes, each inode once.
+    pub bytes: u64,
+}
+
+/// Why a method was not used for a number of files.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reason {
+    /// The kernel's answer.
+    Errno(i32),
+    /// In a lower layer of overlayfs a link is a copy with an fsync.
+    LowerLayer,
+}
+
+/// What one thread, or all of them, did in the store of the root.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Regular files, by name.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Symbolic links, by name.
+    pub symlinks: u64,
+    /// Sizes of the regular files in bytes, each inode once.
+    pub bytes: u64,
+    pub(super) hard_linked: Count,
+    pub(super) reflinked: Count,
+    pub(super) copied: Count,
+    pub(super) refusals: BTreeMap<(Method, Reason), u64>,
+}
+
+impl Tally {
+    pub(super) fn count(&mut self, method: Method, bytes: u64) {
+        let count = match method {
+            Method::HardLink => &mut self.hard_linked,
+            Method::Reflink => &mut self.reflinked,
+            Method::Copy => &mut self.copied,
+        };
+        count.count += 1;
+        count.bytes += bytes;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn refuse(&mut self, method: Method, reason: Reason) {
+        *self.refusals.entry((method, reason)).or_default() += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.directories += other.directories;
+        self.symlinks += other.symlinks;
+        self.bytes += other.bytes;
+        for (to, from) in [
+            (&mut self.hard_linked, other.hard_linked),
+            (&mut self.reflinked, other.reflinked),
+            (&mut self.copied, other.copied),
+        ] {
+            to.count += from.count;
+            to.bytes += from.bytes;
+        }
+        for (key, count) in &other.refusals {
+            *self.refusals.entry(key.clone()).or_default() += count;
+        }
+    }
+}
+
+/// A method that was not used, and why. Counts are of the calls that were refused: a refusal that holds
+/// for whole file systems is met once by each thread at most, then nobody asks again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// What was refused.
+    pub method: Method,
+    /// Why, in words.
+    pub reason: String,
+    /// How many files (store paths, where they lie in a lower layer).
+    pub count: u64,
+}
+
+/// One exported profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportedProfile {
+    /// As the user named it.
+    pub name: String,
+    /// The store path that it leads to.
+    pub store_path: PathBuf,
+}
+
+/// What `--json` prints. Counts are of the store of the root: what was made beside it (the profile link,
+/// `/etc`, `/bin/sh`) holds directories and symlinks only, and is in `beside_store`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    /// Where it was exported to.
+    pub root: String,
+    /// The profiles, in the order in which they were named.
+    pub profiles: Vec<ExportedProfile>,
+    /// How many store paths.
+    pub store_paths: u64,
+    /// Regular files, by name.
+    pub files: u64,
+    /// Directories, the store directory itself not counted.
+    pub directories: u64,
+    /// Symbolic links, by name.
+    pub symlinks: u64,
+    /// Sizes of the regular files in bytes, each inode once.
+    pub bytes: u64,
+    /// What was made beside the store.
+    pub beside_store: BesideStore,
+    /// Names that are hard links to the store's inodes.
+    pub hard_linked: Count,
+    /// Names whose inodes share their data with the store's.
+    pub reflinked: Count,
+    /// Names whose inodes are copies; symlinks made anew are counted here, with 0 bytes.
+    pub copied: Count,
+    /// What was not done as the mode would have it.
+    pub refusals: Vec<Refusal>,
+    /// Whether each path's NAR hash was recomputed and found right.
+    pub verified: bool,
+    /// What was left out of the root or decided by order.
+    pub warnings: Vec<String>,
+    /// Wall-clock time of the whole run.
+    pub seconds: f64,
+}
+
+/// Counts of what was made beside the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BesideStore {
+    /// Directories, from the root's own children down, the store directory included.
+    pub directories: u64,
+    /// Symbolic links.
+    pub symlinks: u64,
+}
+
+impl Tally {
+    /// The refusals in words.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        let words = |reason: &Reason| match reason {
+            Reason::Errno(errno) => {
+                let errno = Errno::from_raw(*errno);
+                format!("{}: {}", errno_name(errno), errno.desc())
+            }
+            Reason::LowerLayer => "store paths in a lower layer of overlayfs are faster copied than linked".to_owned(),
+        };
+        self.refusals
+            .iter()
+            .map(|((method, reason), &count)| Refusal { method: *method, reason: words(reason), count })
+            .collect()
+    }
+
+    /// Hard-linked, reflinked and copied, in this order.
+    pub fn methods(&self) -> [Count; 3] {
+        [self.hard_linked, self.reflinked, self.copied]
+    }
+}
+
+/// `EXDEV`, as the manual pages call it.
+pub(super) fn errno_name(errno: Errno) -> String {
+    format!("{errno:?}")
+}

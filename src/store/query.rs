@@ -1,0 +1,194 @@
+//! Asks Nix about the store through `nix-store`, and reads the profiles that lie in it.
+//! It must never write, neither to the store nor anywhere else.
+
+mod names;
+mod profile;
+
+pub use names::{Wanted, read_tree};
+pub use profile::{Environment, Profile, default_candidates, find_default, resolve};
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use nix::unistd::{SysconfVar, sysconf};
+
+use super::{Registration, StoreDirectory, StorePath, registration};
+use crate::failure::{hinted, shown};
+use crate::interrupt::Interrupt;
+
+/// How long a signal may go unnoticed while Nix is working. Answers are not delayed by it.
+const INTERRUPT_POLL: Duration = Duration::from_millis(50);
+
+/// The `nix-store` program and the store that it is asked about.
+#[derive(Debug)]
+pub struct NixStore {
+    program: PathBuf,
+    directory: StoreDirectory,
+    interrupt: Interrupt,
+}
+
+impl NixStore {
+    /// Finds `nix-store` in `PATH`.
+    pub fn find(directory: StoreDirectory, interrupt: Interrupt) -> anyhow::Result<Self> {
+        let program = which::which("nix-store").map_err(|_| {
+            hinted(
+                anyhow!("cannot find `nix-store` in PATH"),
+                "run this where Nix is installed, such as the build stage of a Dockerfile",
+            )
+        })?;
+        Ok(Self { program, directory, interrupt })
+    }
+
+    /// The closure of `roots`: they and all that they refer to, each once, in Nix's order (references
+    /// before what refers to them). A path that is not valid is an error in Nix's own words.
+    pub fn closure(&self, roots: &[StorePath]) -> anyhow::Result<Vec<StorePath>> {
+        let mut closure = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for text in self.ask(&["--query", "--requisites"], roots)? {
+            for line in text.lines() {
+                let path = self.directory.parse(line).context("cannot understand `nix-store --query --requisites`")?;
+                if seen.insert(path.clone()) {
+                    closure.push(path);
+                }
+            }
+        }
+        Ok(closure)
+    }
+
+    /// What Nix has registered about `paths`, in the same order.
+    pub fn registration(&self, paths: &[StorePath]) -> anyhow::Result<Vec<Registration>> {
+        let mut registrations = Vec::with_capacity(paths.len());
+        for text in self.ask(&["--dump-db"], paths)? {
+            let read =
+                registration::parse_dump(&text, &self.directory).context("cannot understand `nix-store --dump-db`")?;
+            registrations.extend(read);
+        }
+        if let Some(path) = paths.iter().zip(&registrations).find(|(path, read)| **path != read.path) {
+            bail!("`nix-store --dump-db` answered for `{}` when asked for `{}`", path.1.path, path.0);
+        }
+        if registrations.len() != paths.len() {
+            bail!("`nix-store --dump-db` answered for {} of {} paths", registrations.len(), paths.len());
+        }
+        Ok(registrations)
+    }
+
+    /// Runs `nix-store FLAGS PATH…`, in as few processes as the argument limit allows.
+    fn ask(&self, flags: &[&str], paths: &[StorePath]) -> anyhow::Result<Vec<String>> {
+        let arguments: Vec<OsString> = paths.iter().map(|path| self.directory.join(path).into()).collect();
+        batches(&arguments, argument_space()).into_iter().map(|batch| self.run(flags, batch)).collect()
+    }
+
+    fn run(&self, flags: &[&str], arguments: &[OsString]) -> anyhow::Result<String> {
+        self.interrupt.check()?;
+        let mut child = Command::new(&self.program)
+            .args(flags)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", shown(&self.program)))?;
+        let (output, messages) = self.read_to_end(&mut child)?;
+        let status = child.wait().context("cannot wait for `nix-store`")?;
+        if !status.success() {
+            let messages = String::from_utf8_lossy(&messages);
+            let messages = messages.trim().strip_prefix("error: ").unwrap_or(messages.trim());
+            // A signal from the terminal reaches the child first.
+            self.interrupt.check()?;
+            bail!("`nix-store {}` failed ({status}): {messages}", flags.join(" "));
+        }
+        String::from_utf8(output).context("`nix-store` printed text that is not UTF-8")
+    }
+
+    /// Both outputs of `child`, read side by side so that neither pipe fills up.
+    fn read_to_end(&self, child: &mut Child) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+        let stdout = child.stdout.take().map(in_background);
+        let stderr = child.stderr.take().map(in_background);
+        let collect = |answer: Option<mpsc::Receiver<_>>| -> anyhow::Result<Vec<u8>> {
+            let Some(answer) = answer else { return Ok(Vec::new()) };
+            loop {
+                match answer.recv_timeout(INTERRUPT_POLL) {
+                    Ok(read) => return Ok(read?),
+                    Err(mpsc::RecvTimeoutError::Timeout) => self.interrupt.check()?,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => bail!("cannot read from `nix-store`"),
+                }
+            }
+        };
+        let read = collect(stdout).and_then(|stdout| Ok((stdout, collect(stderr)?)));
+        if read.is_err() {
+            // It may have ended by itself; then there is nothing to kill.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        read
+    }
+}
+
+fn in_background(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = pipe.read_to_end(&mut bytes).map(|_| bytes);
+        // Nobody waits for it any more after an interrupt.
+        let _ = sender.send(read);
+    });
+    receiver
+}
+
+/// Bytes that the arguments of one process may take: half of what the kernel allows for arguments and
+/// environment together, less the environment (execve(2), "Limits on size").
+fn argument_space() -> usize {
+    let limit = sysconf(SysconfVar::ARG_MAX).ok().flatten().and_then(|limit| usize::try_from(limit).ok());
+    let environment: usize = std::env::vars_os().map(|(name, value)| name.len() + value.len() + 10).sum();
+    (limit.unwrap_or(128 * 1024) / 2).saturating_sub(environment).max(4096)
+}
+
+/// Cuts `arguments` into runs of at most `space` bytes, each argument counted with its NUL and its pointer.
+fn batches(arguments: &[OsString], space: usize) -> Vec<&[OsString]> {
+    let mut batches = Vec::new();
+    let (mut start, mut used) = (0, 0);
+    for (i, argument) in arguments.iter().enumerate() {
+        let size = argument.len() + 1 + size_of::<usize>();
+        if used + size > space && i > start {
+            batches.push(&arguments[start..i]);
+            (start, used) = (i, 0);
+        }
+        used += size;
+    }
+    if start < arguments.len() {
+        batches.push(&arguments[start..]);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn batches_hold_everything_in_order_within_the_space(
+            lengths in prop::collection::vec(0_usize..300, 0..60), space in 300_usize..2000,
+        ) {
+            let arguments: Vec<OsString> = lengths.iter().map(|&n| "x".repeat(n).into()).collect();
+            let batches = batches(&arguments, space);
+            prop_assert_eq!(&batches.concat(), &arguments);
+            for batch in &batches {
+                let used: usize = batch.iter().map(|a| a.len() + 1 + size_of::<usize>()).sum();
+                prop_assert!(used <= space || batch.len() == 1);
+                prop_assert!(!batch.is_empty());
+            }
+            for pair in batches.windows(2) {
+                let next = pair[1][0].len() + 1 + size_of::<usize>();
+                let used: usize = pair[0].iter().map(|a| a.len() + 1 + size_of::<usize>()).sum();
+                prop_assert!(used + next > space, "one process too many");
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! From what a user calls a profile to the store path that it leads to.
+//! It must never guess: what does not lead into the store is an error that says where it leads.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use fs_err as fs;
+
+use crate::failure::{hinted, shown};
+use crate::store::{StoreDirectory, StorePath};
+
+/// As many links as the kernel follows in one path (`path_resolution(7)`).
+const MOST_LINKS: usize = 40;
+
+/// A profile, the name that the user gave it, and the store path to which it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// As named on the command line or by the default search.
+    pub name: PathBuf,
+    /// The user environment, or whatever store path the name leads to.
+    pub path: StorePath,
+}
+
+/// The variables that say where a user's profile lies.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `$NIX_PROFILE`
+    pub nix_profile: Option<OsString>,
+    /// `$HOME`
+    pub home: Option<OsString>,
+    /// `$XDG_STATE_HOME`
+    pub xdg_state_home: Option<OsString>,
+}
+
+/// Where the profile of the user is looked for, in this order. Unset and empty variables are passed over.
+pub fn default_candidates(environment: &Environment) -> Vec<PathBuf> {
+    let set = |variable: &Option<OsString>| variable.clone().filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = set(&environment.home);
+    let state = set(&environment.xdg_state_home).or_else(|| home.as_ref().map(|home| home.join(".local/state")));
+    let mut candidates = Vec::new();
+    candidates.extend(set(&environment.nix_profile));
+    candidates.extend(home.map(|home| home.join(".nix-profile")));
+    candidates.extend(state.map(|state| state.join("nix/profile")));
+    candidates.push("/nix/var/nix/profiles/default".into());
+    candidates
+}
+
+/// The first of `candidates` that exists. Links to nothing do not: `~/.nix-profile` is made before
+/// there is anything to lead to.
+pub fn find_default(candidates: &[PathBuf], store: &StoreDirectory) -> anyhow::Result<Profile> {
+    for candidate in candidates {
+        // What exists but cannot be looked at is for `resolve` to report.
+        if !matches!(fs::metadata(candidate), Err(error) if is_absent(&error)) {
+            return resolve(candidate, store);
+        }
+    }
+    let looked_for: Vec<_> = candidates.iter().map(|path| format!("`{}`", shown(path))).collect();
+    Err(hinted(
+        anyhow!("no profile found; looked for {}", looked_for.join(", ")),
+        "install something with `nix-env -i` or `nix profile install`, or name one with `--profile PATH`",
+    ))
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Follows `name` to the first store path on its way: a profile leads there by way of its generations,
+/// `./result` at once, and a store path is there already.
+pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
+    let real_store = fs::canonicalize(store.as_path()).context("cannot find the store directory")?;
+    let mut path = name.to_owned();
+    for _ in 0..MOST_LINKS {
+        // `x/.` and `x/..` name a directory by where it lies, not by a link that could be followed.
+        let Some(last) = path.file_name().filter(|_| !path.as_os_str().is_empty()) else {
+            path = fs::canonicalize(&path).with_context(|| no_profile(name))?;
+            if path.parent().is_none() {
+                break;
+            }
+            continue;
+        };
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let real_parent = fs::canonicalize(parent).with_context(|| no_profile(name))?;
+        let here = real_parent.join(last);
+        let metadata = fs::symlink_metadata(&here).with_context(|| no_profile(name))?;
+        if real_parent == real_store {
+            let base_name = last.to_str().unwrap_or_default();
+            let path = StorePath::parse(base_name).with_context(|| no_profile(name))?;
+            return Ok(Profile { name: name.to_owned(), path });
+        }
+        if let Some(first) = here.strip_prefix(&real_store).ok().and_then(|inside| inside.iter().next()) {
+            let whole = store.as_path().join(first);
+            return Err(hinted(
+                anyhow!("`{}` is no profile: it lies inside a store path", shown(name)),
+                format!("name the store path itself: `{}`", shown(whole)),
+            ));
+        }
+        if !metadata.is_symlink() {
+            bail!("`{}` is no profile: it leads to `{}`, which is not in `{store}`", shown(name), shown(&here));
+        }
+        path = real_parent.join(fs::read_link(&here)?);
+    }
+    bail!("`{}` is no profile: it leads through more than {MOST_LINKS} links or to the root directory", shown(name))
+}
+
+fn no_profile(name: &Path) -> String {
+    format!("`{}` is no profile", shown(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const ENVIRONMENT: &str = "0c5b8vw40dy178xlpddw65q9gf1h2186-user-environment";
+
+    #[test]
+    fn candidates_follow_the_variables() {
+        let environment = |nix_profile: &str, home: &str, state: &str| Environment {
+            nix_profile: (nix_profile != "-").then(|| nix_profile.into()),
+            home: (home != "-").then(|| home.into()),
+            xdg_state_home: (state != "-").then(|| state.into()),
+        };
+        let default = "/nix/var/nix/profiles/default";
+        for (environment, expected) in [
+            (environment("-", "-", "-"), vec![default]),
+            (environment("", "", ""), vec![default]),
+            (environment("/p", "/h", "-"), vec!["/p", "/h/.nix-profile", "/h/.local/state/nix/profile", default]),
+            (environment("-", "/h", "/s"), vec!["/h/.nix-profile", "/s/nix/profile", default]),
+            (environment("-", "-", "/s"), vec!["/s/nix/profile", default]),
+        ] {
+            let expected: Vec<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
+            assert_eq!(default_candidates(&environment), expected);
+        }
+    }
+
+    #[test]
+    fn links_are_followed_to_the_first_store_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("store").join(ENVIRONMENT).join("bin")).unwrap();
+        fs::create_dir(at("home")).unwrap();
+        symlink("profile-1-link", at("home/profile")).unwrap();
+        symlink(at("store").join(ENVIRONMENT), at("home/profile-1-link")).unwrap();
+        symlink("home", at("moved")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        symlink(at("store").join(ENVIRONMENT).join("bin"), at("inside")).unwrap();
+        let real = fs::canonicalize(at("store")).unwrap();
+        let store = StoreDirectory::new(&real).unwrap();
+
+        let environment = at("store").join(ENVIRONMENT);
+        for good in [at("home/profile"), at("moved/profile/"), at("home/../moved/profile-1-link"), environment] {
+            assert_eq!(resolve(&good, &store).unwrap().path.base_name(), ENVIRONMENT, "{good:?}");
+        }
+        for (bad, message) in [
+            (at("home"), "which is not in"),
+            (at("home/."), "which is not in"),
+            (at("dangling"), "nowhere"),
+            (at("loop"), "links"),
+            (at("inside"), "inside a store path"),
+            (at("store"), "which is not in"),
+            (PathBuf::from("/"), "root directory"),
+            (PathBuf::new(), "is no profile"),
+        ] {
+            let error = format!("{:#}", resolve(&bad, &store).unwrap_err());
+            assert!(error.contains(message), "{bad:?}: {error}");
+        }
+        let missing = [at("no"), at("dangling")];
+        let error = find_default(&missing, &store).unwrap_err().to_string();
+        assert!(error.contains(&shown(&missing[0])) && error.contains(&shown(&missing[1])), "{error}");
+        let found = find_default(&[at("dangling"), at("home/profile")], &store).unwrap();
+        assert_eq!(found.name, at("home/profile"));
+    }
+}

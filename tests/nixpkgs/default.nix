@@ -1,0 +1,144 @@
+# Packages under nixpkgs' names, each made from the Debian package installed on this machine. README.md
+# says how to use it; builder.sh makes the packages. This file must read nothing but dpkg's database and
+# the machine's CA certificates, so that a package changes exactly when its Debian package does.
+{ system ? builtins.currentSystem, ... }:
+
+let
+  # nixpkgs' attribute name, and in what it differs from the Debian package of that name:
+  #   debian       name of the Debian package
+  #   environment  variables for its programs, in place of paths below /usr that Debian compiled in
+  #   postInstall  shell command, run in $out at the end
+  programs = {
+    bash.postInstall = "ln -s bash bin/sh";
+    coreutils = { };
+    curl = { };
+    git.environment = {
+      GIT_EXEC_PATH = "${out}/lib/git-core";
+      GIT_TEMPLATE_DIR = "${out}/share/git-core/templates";
+    };
+    gnugrep.debian = "grep";
+    gnused.debian = "sed";
+    gnutar.debian = "tar";
+    gzip = { };
+    hello = { };
+    less.environment = { inherit TERMINFO_DIRS; };
+    nix.debian = "nix-bin";
+    nix.environment = {
+      NIX_BIN_DIR = "${out}/bin";
+      NIX_LIBEXEC_DIR = "${out}/libexec";
+    };
+    openssh.debian = "openssh-client";
+    openssl = { };
+    # tmate does not start without a UTF-8 locale and a description of the terminal.
+    tmate.environment = {
+      inherit TERMINFO_DIRS;
+      LOCPATH = "${debianPackages.libc-bin}/lib/locale";
+    };
+    xz.debian = "xz-utils";
+  };
+
+  packages = mapAttrs (pname: program: make ({ inherit pname; debian = pname; shell = shellFor pname; } // program)) programs // {
+    inherit buildEnv cacert debianPackages;
+    glibc = debianPackages.${libc};
+    zlib = debianPackages.zlib1g;
+  };
+
+  # Every installed package under its Debian name, without its shell scripts: the programs take their
+  # libraries from here.
+  debianPackages = mapAttrs (debian: _: make { inherit debian; pname = nixpkgsNames.${debian} or debian; }) installed;
+  nixpkgsNames = { ${libc} = "glibc"; zlib1g = "zlib"; };
+
+  inherit (builtins)
+    attrNames concatMap concatStringsSep elem elemAt filter head isList isString length listToAttrs mapAttrs
+    match pathExists readFile split stringLength substring toJSON;
+
+  out = builtins.placeholder "out";
+  shellFor = pname: if pname == "bash" then out else packages.bash;
+  TERMINFO_DIRS = "${debianPackages.ncurses-base}/lib/terminfo";
+
+  make = { pname, debian, shell ? "", environment ? { }, postInstall ? "" }:
+    let package = stanzaOf debian;
+    in derivation {
+      name = "${pname}-${upstream package.Version}";
+      version = upstream package.Version;
+      builder = "/bin/bash";
+      args = [ ./builder.sh ];
+      inherit pname system shell postInstall;
+      debian = "${debian}:${package.Architecture}";
+      # The builder does not read it: a new Debian revision has to be a new store path.
+      debianVersion = package.Version;
+      libraries = map (name: debianPackages.${name}) (librariesOf debian);
+      # As with a compiled-in path, a variable that is set already wins.
+      environment = concatStringsSep "\n"
+        (map (name: ''export ${name}="''${${name}-${environment.${name}}}"'') (attrNames environment));
+    };
+
+  # Without epoch, Debian revision, and marks such as .dfsg and ~rc1: `~` may not stand in a store path.
+  upstream = version: elemAt (match "([0-9]+:)?([^-+~.]+(\\.[0-9][^-+~.]*)*).*" version) 1;
+
+  cacert = run "nss-cacert-${upstream (stanzaOf "ca-certificates").Version}" {
+    bundle = builtins.path { name = "ca-certificates.crt"; path = /etc/ssl/certs/ca-certificates.crt; };
+  } "mkdir -p $out/etc/ssl/certs; cp $bundle $out/etc/ssl/certs/ca-bundle.crt";
+
+  # nixpkgs' function, made by the builder inside Nix that nix-env uses. It links whole packages; nixpkgs'
+  # other arguments are taken and have no effect. Thanks to the manifest nix-env can go on from there.
+  buildEnv = { name, paths, ... }: derivation {
+    inherit name;
+    system = "builtin";
+    builder = "builtin:buildenv";
+    derivations = map (path: [ "true" (path.meta.priority or 5) 1 path ]) paths;
+    manifest = run "env-manifest.nix" {
+      text = "[\n${concatStringsSep "" (map manifestEntry paths)}]\n";
+    } "printf %s \"$text\" >$out";
+  };
+  manifestEntry = path: ''
+    { type = "derivation"; name = ${toJSON path.name}; system = ${toJSON path.system}; meta = { };
+      outPath = "${path}"; outputs = [ "out" ]; out = { outPath = "${path}"; }; }
+  '';
+
+  run = name: variables: script: derivation (variables // {
+    inherit name system;
+    builder = "/bin/bash";
+    args = [ "-euc" "PATH=/usr/bin:/bin; ${script}" ];
+  });
+
+  # What a package may link to. The C library opens libgcc_s for threads that end themselves and depends
+  # on it for that, while libgcc_s links to the C library: Debian has that cycle, the store may not.
+  librariesOf = debian:
+    if debian == libc then [ ]
+    else filter isLibrary (dependencies debian ++ (if elem debian (dependencies libc) then [ ] else dependencies libc));
+  libc = "libc6";
+
+  isLibrary = debian:
+    let
+      package = installed.${debian};
+      list = suffix: "/var/lib/dpkg/info/${debian}${suffix}.list";
+      ofArchitecture = list ":${package.Architecture}";
+      files = readFile (if pathExists ofArchitecture then ofArchitecture else list "");
+    in length (split "/lib[^/\n]*\\.so" files) > 1;
+
+  dependencies = debian: filter (name: name != debian)
+    (concatMap resolve (names (installed.${debian}.Pre-Depends or "") ++ names (installed.${debian}.Depends or "")));
+
+  resolve = name: if installed ? ${name} then [ name ] else providers.${name} or [ ];
+  providers = mapAttrs (_: value: [ value ]) (listToAttrs (concatMap
+    (value: map (name: { inherit name value; }) (names (installed.${value}.Provides or "")))
+    (attrNames installed)));
+
+  # The names in a field such as "libc6 (>= 2.34), debconf | debconf-2.0".
+  names = field: map head (filter isList (split "([a-z0-9][a-z0-9+.-]+)(:[a-z0-9]+)?( \\([^)]*\\))?" field));
+
+  # dpkg's record of each installed package, by name.
+  stanzaOf = debian: installed.${debian} or (throw "Debian package ${debian} is not installed");
+  installed =
+    let
+      stanzas = map fields (strings "\n\n" (readFile /var/lib/dpkg/status));
+      native = (head (filter (stanza: stanza.Package or "" == "dpkg") stanzas)).Architecture;
+      isInstalled = stanza: match ".* installed" (stanza.Status or "") != null && elem stanza.Architecture [ native "all" ];
+    in listToAttrs (map (value: { name = value.Package; inherit value; }) (filter isInstalled stanzas));
+  fields = stanza: listToAttrs (map field (strings "\n" stanza));
+  # Not by a regular expression: libstdc++ recurses for each character that one matches, and some fields are long.
+  field = line: let name = head (split ":" line); in { inherit name; value = substring (stringLength name + 2) (-1) line; };
+  strings = separator: text: filter isString (split separator text);
+in
+packages
