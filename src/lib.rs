@@ -1,11 +1,60 @@
-//! nixkit (draft)
+//! nixkit: one static binary with several names, for container images of software that Nix built.
+//!
+//! This page is the map of the code: which way data flows, who may import whom, and the conventions that
+//! hold everywhere. The README is for users.
+//!
+//! # The way through
+//!
+//! ```text
+//! argv ──parse──▶ Request ──store──▶ closure ──root──▶ Plan ──sink──▶ Receipt ──report──▶ exit status
+//!       pure              read only           pure           write             print
+//! ```
+//!
+//! Each arrow is one function from one named type to the next, and an applet's `run` is that chain:
+//! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
+//! modules below stand in the order in which data flows.
+//!
+//! # Who may import whom
+//!
+//! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
+//! [`store`], [`root`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
+//! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
+//! test `architecture` reads the `use` lines and holds this table.
+//!
+//! # Adding to it
+//!
+//! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
+//! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
+//! - Something that a root has beside its store: [`root::plan`].
+//! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
+//!   [`store::registration`].
+//!
+//! # Conventions
+//!
+//! - **Words** are Nix's and OCI's own: store path (hash part and name), store directory, closure,
+//!   references, NAR hash, registration, profile, generation, user environment.
+//! - **Errors** are `anyhow` at the edges, verb and `object`, lower case, no final period; typed where code
+//!   branches ([`failure`]). Printed once, by `main`, with a `hint:` where there is something to do. No
+//!   error is matched by its text.
+//! - **Falling back** happens only on a listed errno ([`sink::link::verdict`]), is counted in the receipt,
+//!   and never where the user named a mode.
+//! - **Nothing half done**: everything is written to a [`sink::draft`] and renamed into place. With
+//!   `panic = "abort"` no destructor runs, so safety comes from that rename, never from `Drop`.
+//! - **Names are bytes.** They are copied as they are and shown by [`failure::shown`].
+//! - **System calls** go through the crate `nix`; `rustix` serves for the two of which `nix` has no safe
+//!   form: FICLONE, and getdents64 on a descriptor that is used for more. (It leaves the C library's
+//!   `errno` alone: after one of its calls only its own result counts.)
 #![forbid(unsafe_code)]
 
-pub mod applet;
 pub mod failure;
+
+pub mod applet;
 pub mod interrupt;
-pub mod progress;
-pub mod report;
-pub mod root;
-pub mod sink;
 pub mod store;
+
+pub mod root;
+
+pub mod progress;
+pub mod sink;
+
+pub mod report;

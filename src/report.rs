@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::failure::{Hinted, Interrupted, UnknownApplet, Usage};
+use crate::failure::{Hinted, Interrupted, UnknownApplet, Usage, shown};
 use crate::progress::Progress;
 use crate::sink::link::Method;
 use crate::sink::receipt::{Count, Receipt};
@@ -105,8 +105,8 @@ impl Voice {
         let line = |bytes: u64, what: &str| format!("{:>12}  {what}\n", DecimalBytes(bytes).to_string());
         let mut text = String::new();
         for registration in plan.registrations {
-            let path = plan.store.join(&registration.path);
-            text.push_str(&line(registration.nar_size, &path.to_string_lossy()));
+            let path = shown(plan.store.join(&registration.path));
+            text.push_str(&line(registration.nar_size, &path));
         }
         text.push_str(&line(total, &format!("in {} store paths", plan.registrations.len())));
         data(&text)
@@ -130,7 +130,7 @@ fn dry_run_json(plan: &DryRun<'_>, total: u64) -> serde_json::Value {
         .iter()
         .map(|registration| {
             serde_json::json!({
-                "path": plan.store.join(&registration.path),
+                "path": shown(plan.store.join(&registration.path)),
                 "narHash": format!("sha256:{}", registration.nar_hash),
                 "narSize": registration.nar_size,
             })

@@ -128,11 +128,8 @@ impl Request {
         let store = set("NIX_STORE_DIR").or_else(|| set("NIX_STORE")).unwrap_or_else(|| "/nix/store".into());
         let store = StoreDirectory::new(Path::new(&store))
             .ok_or_else(|| anyhow!("NIX_STORE_DIR is `{}`, which is no absolute path", shown(&store)))?;
-        let profile_path = if arguments.store_only {
-            None
-        } else {
-            Some(root::profile_path(&arguments.profile_path, &store)?)
-        };
+        let profile_path =
+            if arguments.store_only { None } else { Some(root::profile_path(&arguments.profile_path, &store)?) };
         let root = arguments.root;
         if root.as_ref().is_some_and(|root| root.as_os_str().is_empty()) {
             return Err(Usage("ROOT is empty".into()).into());
@@ -225,7 +222,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
             refusals: tally.refusals(),
             verified: request.arguments.verify,
             warnings,
-            seconds: started.elapsed().as_secs_f64(),
+            seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         },
         request.arguments.json,
     )?;
@@ -267,7 +264,7 @@ fn find_profiles(request: &Request, voice: Voice) -> anyhow::Result<Vec<Profile>
 }
 
 fn exported(profile: &Profile, store: &StoreDirectory) -> ExportedProfile {
-    ExportedProfile { name: shown(&profile.name), store_path: store.join(&profile.path) }
+    ExportedProfile { name: shown(&profile.name), store_path: shown(store.join(&profile.path)) }
 }
 
 fn plan_root(request: &Request, profiles: &[Profile]) -> anyhow::Result<(Plan, Vec<root::Warning>)> {

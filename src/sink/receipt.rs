@@ -2,7 +2,6 @@
 //! It must never print.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -98,7 +97,7 @@ pub struct ExportedProfile {
     /// As the user named it.
     pub name: String,
     /// The store path that it leads to.
-    pub store_path: PathBuf,
+    pub store_path: String,
 }
 
 /// What `--json` prints. Counts are of the store of the root: what was made beside it (the profile link,
