@@ -71,14 +71,16 @@ impl Voice {
         }
         let (done, is_done) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
-            scope.spawn(move || {
+            let draw = move || {
                 while is_done.recv_timeout(REDRAW) == Err(mpsc::RecvTimeoutError::Timeout) {
                     let (paths, names, bytes) = progress.read();
                     bar.set_message(format!("{} names, {}", HumanCount(names), DecimalBytes(bytes)));
                     bar.set_position(paths);
                 }
                 bar.finish_and_clear();
-            });
+            };
+            // Without a thread to draw it there is no bar.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, draw);
             let outcome = work();
             drop(done);
             outcome

@@ -1,12 +1,10 @@
 //! Writes what was planned, under a temporary name, and publishes it by rename.
 //! It must never decide what belongs into a root, nor print: it returns what it did.
 
-mod bytes;
 pub mod directory;
 pub mod draft;
 pub mod link;
 pub mod mounts;
-mod overlay;
 mod pool;
 pub mod receipt;
 pub mod target;

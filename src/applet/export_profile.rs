@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use indicatif::DecimalBytes;
+use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
 use crate::failure::{Usage, hinted, shown};
@@ -27,6 +28,8 @@ use crate::store::query::{self, Environment, NixStore, Profile, Wanted};
 use crate::store::{StoreDirectory, StorePath};
 
 const NAME: &str = "export-profile";
+/// More threads than any machine has cores: a larger number is a slip of the hand.
+const MOST_JOBS: i64 = 1024;
 
 /// Copy a Nix profile and its closure into ROOT, the root directory of a container image.
 ///
@@ -59,8 +62,8 @@ struct Arguments {
     link_mode: LinkMode,
 
     /// How many threads work. [default: one per core]
-    #[arg(long, value_name = "N")]
-    jobs: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_JOBS))]
+    jobs: Option<u16>,
 
     /// Recompute every path's NAR hash from ROOT and compare it with the registered one.
     #[arg(long)]
@@ -147,7 +150,7 @@ impl Request {
             store,
             environment,
             time: source_date_epoch(set("SOURCE_DATE_EPOCH").as_deref())?,
-            jobs: arguments.jobs.map_or_else(cores, NonZeroUsize::get),
+            jobs: arguments.jobs.map_or_else(cores, usize::from),
             arguments: Flags {
                 link_mode: arguments.link_mode,
                 verify: arguments.verify,
@@ -179,6 +182,8 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     };
     let voice = Voice { name: NAME, level };
     let request = Request::new(arguments, |name| std::env::var_os(name))?;
+    // The user's mask is for the user's files: a root is the same whoever makes it.
+    umask(Mode::from_bits_truncate(0o022));
     let interrupt = Interrupt::install()?;
 
     let target = request.root.as_deref().map(|root| prepare(root, &request, voice)).transpose()?;

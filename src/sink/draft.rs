@@ -29,6 +29,8 @@ use crate::root::{Made, Plan};
 const INFIX: &[u8] = b".nixkit-";
 /// Hexadecimal digits of the random part.
 const RANDOM_DIGITS: usize = 16;
+/// Bytes of the root's name in a draft's name.
+const LONGEST_STEM: usize = 200;
 /// In a draft inside a mount point: what is being renamed out of it.
 const JOURNAL: &str = ".publishing";
 /// Of what is made beside the store.
@@ -41,12 +43,18 @@ pub struct Draft {
     lock: Flock<std::fs::File>,
 }
 
+/// What a draft's name has of the root's: a name has at most 255 bytes.
+fn stem(root: &OsStr) -> &[u8] {
+    let root = root.as_bytes();
+    &root[..root.len().min(LONGEST_STEM)]
+}
+
 /// Whether `name` is that of a draft for a root called `root`.
 pub(super) fn is_draft(root: &OsStr, name: &OsStr) -> bool {
     let random = name
         .as_bytes()
         .strip_prefix(b".")
-        .and_then(|rest| rest.strip_prefix(root.as_bytes()))
+        .and_then(|rest| rest.strip_prefix(stem(root)))
         .and_then(|rest| rest.strip_prefix(INFIX));
     random.is_some_and(|random| random.len() == RANDOM_DIGITS && random.iter().all(u8::is_ascii_hexdigit))
 }
@@ -55,7 +63,7 @@ fn draft_name(root: &OsStr) -> OsString {
     // The standard library seeds this from the system's randomness, anew for each call.
     let random = std::hash::RandomState::new().build_hasher().finish();
     let mut name = b".".to_vec();
-    name.extend_from_slice(root.as_bytes());
+    name.extend_from_slice(stem(root));
     name.extend_from_slice(INFIX);
     name.extend_from_slice(format!("{random:0RANDOM_DIGITS$x}").as_bytes());
     OsString::from_vec(name)
@@ -297,6 +305,8 @@ mod tests {
         let root = OsStr::new("dist");
         assert!(is_draft(root, &draft_name(root)));
         assert_ne!(draft_name(root), draft_name(root));
+        let long = OsString::from("x".repeat(255));
+        assert!(draft_name(&long).len() <= 255 && is_draft(&long, &draft_name(&long)));
         for (name, expected) in [
             (".dist.nixkit-0123456789abcdef", true),
             (".dist.nixkit-0123456789abcde", false),

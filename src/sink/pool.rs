@@ -2,12 +2,15 @@
 //! It must never know what a task does.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 
 /// What the threads share.
 struct Stack<Task> {
     tasks: Vec<Task>,
     /// Threads that may still add tasks.
     busy: usize,
+    /// Threads that wait for a task. Waking nobody would be a system call all the same.
+    waiting: usize,
     /// Set by the first failure: no task is begun any more.
     failure: Option<anyhow::Error>,
 }
@@ -21,7 +24,7 @@ pub(super) fn run<Task: Send, State: Send>(
     state: impl Fn() -> State + Sync,
     work: impl Fn(Task, &mut State, &mut Vec<Task>) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<Vec<State>> {
-    let stack = Mutex::new(Stack { tasks, busy: 0, failure: None });
+    let stack = Mutex::new(Stack { tasks, busy: 0, waiting: 0, failure: None });
     let changed = Condvar::new();
     // A thread that panicked has aborted the process; the lock is never left in between.
     let lock = || stack.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +39,9 @@ pub(super) fn run<Task: Send, State: Send>(
         if stack.busy == 0 {
             return None;
         }
+        stack.waiting += 1;
         stack = changed.wait(stack).unwrap_or_else(PoisonError::into_inner);
+        stack.waiting -= 1;
     };
     let thread = || {
         let mut state = state();
@@ -50,16 +55,18 @@ pub(super) fn run<Task: Send, State: Send>(
             if let Err(error) = outcome {
                 stack.failure.get_or_insert(error);
             }
-            if stack.busy == 0 || stack.tasks.len() > 1 || stack.failure.is_some() {
+            let news = stack.busy == 0 || stack.tasks.len() > 1 || stack.failure.is_some();
+            if news && stack.waiting > 0 {
                 changed.notify_all();
             }
             task = next(stack);
         }
-        changed.notify_all();
         state
     };
     let states = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..jobs).map(|_| scope.spawn(thread)).collect();
+        // Where the system gives no more threads, fewer do the work.
+        let spawn = |_| Builder::new().spawn_scoped(scope, thread).ok();
+        let others: Vec<_> = (1..jobs).map_while(spawn).collect();
         let mut states = vec![thread()];
         states.extend(others.into_iter().filter_map(|other| other.join().ok()));
         states

@@ -44,6 +44,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Files, directories and symlinks together.
+    pub(super) fn names(&self) -> u64 {
+        self.files + self.directories + self.symlinks
+    }
+
     pub(super) fn count(&mut self, method: Method, bytes: u64) {
         let count = match method {
             Method::HardLink => &mut self.hard_linked,

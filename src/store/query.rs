@@ -107,9 +107,9 @@ impl NixStore {
 
     /// Both outputs of `child`, read side by side so that neither pipe fills up.
     fn read_to_end(&self, child: &mut Child) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
-        let stdout = child.stdout.take().map(in_background);
-        let stderr = child.stderr.take().map(in_background);
-        let collect = |answer: Option<mpsc::Receiver<_>>| -> anyhow::Result<Vec<u8>> {
+        let stdout = child.stdout.take().map(in_background).transpose();
+        let stderr = child.stderr.take().map(in_background).transpose();
+        let collect = |answer: Option<Answer>| -> anyhow::Result<Vec<u8>> {
             let Some(answer) = answer else { return Ok(Vec::new()) };
             loop {
                 match answer.recv_timeout(INTERRUPT_POLL) {
@@ -119,7 +119,7 @@ impl NixStore {
                 }
             }
         };
-        let read = collect(stdout).and_then(|stdout| Ok((stdout, collect(stderr)?)));
+        let read = (|| Ok((collect(stdout?)?, collect(stderr?)?)))();
         if read.is_err() {
             // It may have ended by itself; then there is nothing to kill.
             let _ = child.kill();
@@ -129,15 +129,18 @@ impl NixStore {
     }
 }
 
-fn in_background(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<std::io::Result<Vec<u8>>> {
+type Answer = mpsc::Receiver<std::io::Result<Vec<u8>>>;
+
+fn in_background(mut pipe: impl Read + Send + 'static) -> anyhow::Result<Answer> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    let reader = move || {
         let mut bytes = Vec::new();
         let read = pipe.read_to_end(&mut bytes).map(|_| bytes);
         // Nobody waits for it any more after an interrupt.
         let _ = sender.send(read);
-    });
-    receiver
+    };
+    std::thread::Builder::new().spawn(reader).context("cannot start a thread")?;
+    Ok(receiver)
 }
 
 /// Bytes that the arguments of one process may take: half of what the kernel allows for arguments and

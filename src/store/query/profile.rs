@@ -75,16 +75,16 @@ pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
     for _ in 0..MOST_LINKS {
         // `x/.` and `x/..` name a directory by where it lies, not by a link that could be followed.
         let Some(last) = path.file_name().filter(|_| !path.as_os_str().is_empty()) else {
-            path = fs::canonicalize(&path).with_context(|| no_profile(name))?;
+            path = fs::canonicalize(&path).map_err(|error| unreachable(name, &path, error))?;
             if path.parent().is_none() {
                 break;
             }
             continue;
         };
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let real_parent = fs::canonicalize(parent).with_context(|| no_profile(name))?;
+        let real_parent = fs::canonicalize(parent).map_err(|error| unreachable(name, &path, error))?;
         let here = real_parent.join(last);
-        let metadata = fs::symlink_metadata(&here).with_context(|| no_profile(name))?;
+        let metadata = fs::symlink_metadata(&here).map_err(|error| unreachable(name, &here, error))?;
         if real_parent == real_store {
             let base_name = last.to_str().unwrap_or_default();
             let path = StorePath::parse(base_name).with_context(|| no_profile(name))?;
@@ -103,6 +103,14 @@ pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
         path = real_parent.join(fs::read_link(&here)?);
     }
     bail!("`{}` is no profile: it leads through more than {MOST_LINKS} links or to the root directory", shown(name))
+}
+
+fn unreachable(name: &Path, path: &Path, error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::NotFound if path == name => anyhow!("{}: it does not exist", no_profile(name)),
+        ErrorKind::NotFound => anyhow!("{}: it leads to `{}`, which does not exist", no_profile(name), shown(path)),
+        _ => anyhow::Error::new(error).context(no_profile(name)),
+    }
 }
 
 fn no_profile(name: &Path) -> String {

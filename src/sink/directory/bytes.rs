@@ -10,8 +10,8 @@ use nix::fcntl::copy_file_range;
 use nix::sys::stat::FileStat;
 use nix::unistd::{Whence, ftruncate, lseek};
 
-use super::CallFailed;
 use crate::interrupt::Interrupt;
+use crate::sink::CallFailed;
 
 /// What one call copies at most, so that a signal is noticed within a second on a slow disk.
 const PIECE: usize = 16 << 20;

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, renameat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
-use super::mounts::Mounts;
+use crate::sink::mounts::Mounts;
 use crate::store::StorePath;
 
 /// Answers, for each store path, whether it must be taken to lie in a lower layer; `None` where the store
