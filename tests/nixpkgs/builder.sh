@@ -89,6 +89,9 @@ wrap() {
   chmod +x "$1"
 }
 
+# Asked here, since below a failure of patchelf means a static program.
+command -v patchelf >/dev/null || fail 'patchelf is not installed; .ci/set-up run installs it'
+
 copy
 
 directories=("$out"/lib*/**/)
