@@ -26,7 +26,7 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use rustix::fs::FileType;
 
-use super::link::{LinkMode, Method, ladder};
+use super::link::{Layer, LinkMode, Method, ladder};
 use super::receipt::{Reason, Tally};
 use super::{CallFailed, pool};
 use crate::failure::{hinted, shown};
@@ -67,15 +67,15 @@ const LONGEST_PATH: usize = 4000;
 /// Copies the store paths. On failure or interrupt the destination is left as it is then, for the caller to remove.
 pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &Interrupt) -> anyhow::Result<Tally> {
     let top = Folder { source: open(copying.store.as_path())?, destination: open(copying.destination)?, path: vec![] };
-    let lower = match copying.mode {
+    let layers = match copying.mode {
         LinkMode::Auto | LinkMode::Hardlink => {
-            overlay::in_lower_layer(top.source.as_fd(), copying.store.as_path(), copying.paths, copying.scratch)?
+            overlay::layers(top.source.as_fd(), copying.store.as_path(), copying.paths, copying.scratch)?
         }
         LinkMode::Reflink | LinkMode::Copy => None,
     };
     let ends = Ends { store: copying.store.as_path(), root: copying.destination };
     let placer = Placer { ends, top: &top, inodes: inodes::Inodes::default(), interrupt };
-    let walk = Walk { copying, lower: lower.as_deref(), placer, pairs: Mutex::default(), progress };
+    let walk = Walk { copying, layers: layers.as_deref(), placer, pairs: Mutex::default(), progress };
 
     let count = copying.paths.len();
     let tasks = (0..count)
@@ -89,9 +89,9 @@ pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &
     for worker in &workers {
         total.add(&worker.tally);
     }
-    if let (Some(lower), LinkMode::Auto) = (&lower, copying.mode) {
-        for _ in lower.iter().filter(|lower| **lower) {
-            total.refuse(Method::HardLink, Reason::LowerLayer);
+    if let (Some(layers), LinkMode::Auto) = (&layers, copying.mode) {
+        for &layer in layers.iter().filter(|layer| **layer != Layer::Upper) {
+            total.refuse(Method::HardLink, Reason::Layer(layer));
         }
     }
     Ok(total)
@@ -109,7 +109,8 @@ struct Folder {
 #[derive(Clone)]
 struct Way {
     ladder: &'static [Method],
-    in_lower_layer: bool,
+    /// There a hard link may split the inode's names, so each is looked up before it is made.
+    on_overlay: bool,
     refused: Arc<Refused>,
 }
 
@@ -179,8 +180,8 @@ struct Worker {
 
 struct Walk<'a> {
     copying: &'a Copying<'a>,
-    /// For each store path whether it lies in a lower layer, where the store is on overlayfs.
-    lower: Option<&'a [bool]>,
+    /// Of each store path, where the store is on overlayfs.
+    layers: Option<&'a [Layer]>,
     placer: Placer<'a>,
     /// By the device of the store path; the root is on one device.
     pairs: Mutex<HashMap<u64, Arc<Refused>>>,
@@ -210,10 +211,10 @@ impl Walk<'_> {
             self.progress.begin_store_path();
             let name = CString::new(self.copying.paths[i].base_name())?;
             let stat = stat(&self.placer, self.placer.top, &name)?;
-            let in_lower_layer = self.lower.is_some_and(|lower| lower[i]);
+            let layer = self.layers.map_or(Layer::Upper, |layers| layers[i]);
             let way = Way {
-                ladder: ladder(self.copying.mode, in_lower_layer),
-                in_lower_layer,
+                ladder: ladder(self.copying.mode, layer),
+                on_overlay: self.layers.is_some(),
                 refused: self.refused_on(stat.st_dev),
             };
             let entry = Entry { folder: self.placer.top, name: &name, way: &way };

@@ -43,11 +43,22 @@ pub enum Verdict {
     Failure,
 }
 
-/// The ways to try, in order. In a lower layer of overlayfs link(2) copies the file up first, with an
+/// Where in overlayfs a store path lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Layer {
+    /// The layer that is being written; what an ordinary file system has is all in it.
+    Upper,
+    /// One below, or merged with one.
+    Lower,
+    /// overlayfs does not tell.
+    Unknown,
+}
+
+/// The ways to try, in order. From a lower layer of overlayfs link(2) copies the file up first, with an
 /// fsync each, and splits its hard links: 4 to 20 times slower than a copy, so `auto` does not try it.
-pub fn ladder(mode: LinkMode, in_lower_layer: bool) -> &'static [Method] {
+pub fn ladder(mode: LinkMode, layer: Layer) -> &'static [Method] {
     match mode {
-        LinkMode::Auto if in_lower_layer => &[Method::Reflink, Method::Copy],
+        LinkMode::Auto if layer != Layer::Upper => &[Method::Reflink, Method::Copy],
         LinkMode::Auto => &[Method::HardLink, Method::Reflink, Method::Copy],
         LinkMode::Hardlink => &[Method::HardLink],
         LinkMode::Reflink => &[Method::Reflink],
@@ -107,14 +118,13 @@ mod tests {
     #[test]
     fn only_auto_has_more_than_one_way() {
         for mode in [LinkMode::Hardlink, LinkMode::Reflink, LinkMode::Copy] {
-            for lower in [false, true] {
-                assert_eq!(ladder(mode, lower).len(), 1);
+            for layer in [Layer::Upper, Layer::Lower, Layer::Unknown] {
+                assert_eq!(ladder(mode, layer).len(), 1);
             }
         }
-        assert_eq!(ladder(LinkMode::Auto, false)[0], Method::HardLink);
-        assert!(!ladder(LinkMode::Auto, true).contains(&Method::HardLink));
-        for lower in [false, true] {
-            assert_eq!(ladder(LinkMode::Auto, lower).last(), Some(&Method::Copy));
+        for (layer, links) in [(Layer::Upper, true), (Layer::Lower, false), (Layer::Unknown, false)] {
+            assert_eq!(ladder(LinkMode::Auto, layer).contains(&Method::HardLink), links);
+            assert_eq!(ladder(LinkMode::Auto, layer).last(), Some(&Method::Copy));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::link::Method;
+use super::link::{Layer, Method};
 
 /// How many names came to the root in one way, and the bytes of their inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -22,8 +22,8 @@ pub struct Count {
 pub(super) enum Reason {
     /// The kernel's answer.
     Errno(i32),
-    /// In a lower layer of overlayfs a link is a copy with an fsync.
-    LowerLayer,
+    /// From a lower layer of overlayfs, or maybe one, a link is a copy with an fsync.
+    Layer(Layer),
 }
 
 /// What one thread, or all of them, did in the store of the root.
@@ -159,7 +159,10 @@ impl Tally {
                 let errno = Errno::from_raw(*errno);
                 format!("{}: {}", errno_name(errno), errno.desc())
             }
-            Reason::LowerLayer => "store paths in a lower layer of overlayfs are faster copied than linked".to_owned(),
+            Reason::Layer(Layer::Unknown) => {
+                "overlayfs does not tell the layer of these store paths, and from a lower one a link is slow".to_owned()
+            }
+            Reason::Layer(_) => "store paths in a lower layer of overlayfs are faster copied than linked".to_owned(),
         };
         self.refusals
             .iter()

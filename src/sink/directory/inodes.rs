@@ -15,8 +15,9 @@ pub(super) type Inode = (u64, u64);
 /// Where an inode of the store went.
 #[derive(Default)]
 pub(super) struct Placed {
-    /// A name of its copy in the root, relative to the root's store, and how the copy was made.
-    pub(super) copy: Option<(Box<[u8]>, Method)>,
+    /// A name that it has in the root, relative to the root's store, for others to be linked to, and the way
+    /// it came there. `None` where it was linked from the store, as its other names can be.
+    pub(super) first: Option<(Box<[u8]>, Method)>,
 }
 
 /// What became of the inodes with several names. A lock is held while a name is made, so that the names

@@ -1,4 +1,4 @@
-//! Which store paths lie in a lower layer of overlayfs, where link(2) is slow.
+//! In which layer of overlayfs a store path lies: from a lower one link(2) is slow.
 //! It must never change anything: every rename that it asks for is one that must fail.
 
 use std::os::fd::BorrowedFd;
@@ -10,37 +10,38 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, renameat};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
+use crate::sink::link::Layer;
 use crate::sink::mounts::Mounts;
 use crate::store::StorePath;
 
-/// Answers, for each store path, whether it must be taken to lie in a lower layer; `None` where the store
-/// is not on overlayfs.
+/// The layer of each store path; `None` where the store is not on overlayfs.
 ///
 /// rename(2) of a store path onto a directory of ours that is not empty cannot succeed. It answers EXDEV
-/// for a directory of a lower layer or merged with one, ENOTEMPTY for one of the upper layer. With
-/// `redirect_dir=on` overlayfs can rename both, and the answer says nothing.
-pub(super) fn in_lower_layer(
+/// for a directory of a lower layer or merged with one, ENOTEMPTY for one of the upper layer, and for a
+/// file EISDIR whatever its layer. With `redirect_dir=on` overlayfs can rename all, and the answer says nothing.
+pub(super) fn layers(
     store: BorrowedFd<'_>,
     store_path: &Path,
     paths: &[StorePath],
     scratch: &Path,
-) -> anyhow::Result<Option<Vec<bool>>> {
+) -> anyhow::Result<Option<Vec<Layer>>> {
     let kind = fstatfs(store).context("cannot ask for the file system of the store")?.filesystem_type();
     if kind != OVERLAYFS_SUPER_MAGIC {
         return Ok(None);
     }
-    let redirected = redirects(&Mounts::read(), store_path);
+    if redirects(&Mounts::read(), store_path) {
+        return Ok(Some(vec![Layer::Unknown; paths.len()]));
+    }
     let not_empty = scratch.join(".layer-probe");
     fs::create_dir_all(not_empty.join("full"))?;
-    let answers = paths
-        .iter()
-        .map(|path| {
-            let answer = renameat(store, path.base_name(), AT_FDCWD, &not_empty);
-            redirected || !matches!(answer, Err(Errno::ENOTEMPTY | Errno::EEXIST))
-        })
-        .collect();
+    let layers = paths.iter().map(|path| match renameat(store, path.base_name(), AT_FDCWD, &not_empty) {
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Layer::Upper,
+        Err(Errno::EXDEV) => Layer::Lower,
+        _ => Layer::Unknown,
+    });
+    let layers = layers.collect();
     fs::remove_dir_all(&not_empty)?;
-    Ok(Some(answers))
+    Ok(Some(layers))
 }
 
 /// Whether directories of lower layers can be renamed: the mount says so, or the module's default does.

@@ -77,16 +77,17 @@ impl Placer<'_> {
 
     fn hard_link(&self, entry: Entry<'_>, stat: &FileStat, tally: &mut Tally) -> Result<(), Errno> {
         let several = stat.st_nlink > 1;
-        if several && entry.way.in_lower_layer {
-            // Copying up splits hard links, so the names after the first are linked to it in the root.
+        if several && entry.way.on_overlay {
+            // Copying up splits hard links, and a store path that is a single file is copied where others are
+            // linked: so all names after the first are linked to that one in the root.
             let mut shard = self.inodes.shard(inode(stat));
             let placed = shard.entry(inode(stat)).or_default();
-            if let Some((first, _)) = &placed.copy {
+            if let Some((first, method)) = &placed.first {
                 self.link_in_root(first, entry)?;
-                tally.count(Method::HardLink, 0);
+                tally.count(*method, 0);
             } else {
                 link_from_store(entry)?;
-                placed.copy = Some((entry.path().into(), Method::HardLink));
+                placed.first = Some((entry.path().into(), Method::HardLink));
                 tally.count(Method::HardLink, size(stat));
             }
             return Ok(());
@@ -105,8 +106,8 @@ impl Placer<'_> {
         }
         let mut shard = self.inodes.shard(inode(stat));
         let placed = shard.entry(inode(stat)).or_default();
-        if let Some((copy, method)) = &placed.copy {
-            match self.link_in_root(copy, entry) {
+        if let Some((first, method)) = &placed.first {
+            match self.link_in_root(first, entry) {
                 Ok(()) => {
                     tally.count(*method, 0);
                     return Ok(());
@@ -119,7 +120,7 @@ impl Placer<'_> {
             }
         }
         let begun = self.begin(entry, stat, tally)?;
-        placed.copy = Some((entry.path().into(), begun.method));
+        placed.first = Some((entry.path().into(), begun.method));
         drop(shard);
         self.complete(entry, stat, begun, tally)
     }
@@ -237,7 +238,7 @@ impl Placer<'_> {
 pub(super) fn link_unseen(entry: Entry<'_>, tally: &mut Tally) -> bool {
     let way = entry.way;
     let linked = way.ladder[0] == Method::HardLink
-        && !way.in_lower_layer
+        && !way.on_overlay
         && !way.refused.holds(Method::HardLink)
         && link_from_store(entry).is_ok();
     if linked {
