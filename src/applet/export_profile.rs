@@ -211,26 +211,26 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let job =
         Job { request: &request, target: &target, nix: &nix, closure: &closure, plan: &plan, interrupt: &interrupt };
     let (tally, beside_store) = job.write(voice).map_err(|error| job.explain(error))?;
-    voice.receipt(
-        &Receipt {
-            root: shown(&target.root),
-            profiles: exported,
-            store_paths: closure.len() as u64,
-            files: tally.files,
-            directories: tally.directories,
-            symlinks: tally.symlinks,
-            bytes: tally.bytes,
-            beside_store,
-            hard_linked: tally.methods()[0],
-            reflinked: tally.methods()[1],
-            copied: tally.methods()[2],
-            refusals: tally.refusals(),
-            verified: request.arguments.verify,
-            warnings,
-            seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-        },
-        request.arguments.json,
-    )?;
+    let receipt = Receipt {
+        root: shown(&target.root),
+        profiles: exported,
+        store_paths: closure.len() as u64,
+        files: tally.files,
+        directories: tally.directories,
+        symlinks: tally.symlinks,
+        bytes: tally.bytes,
+        beside_store,
+        hard_linked: tally.methods()[0],
+        reflinked: tally.methods()[1],
+        copied: tally.methods()[2],
+        refusals: tally.refusals(),
+        verified: request.arguments.verify,
+        warnings,
+        seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+    };
+    voice
+        .receipt(&receipt, request.arguments.json)
+        .with_context(|| format!("the export to `{}` is complete, but not its receipt", receipt.root))?;
     Ok(0)
 }
 

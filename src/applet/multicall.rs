@@ -58,7 +58,7 @@ pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
 
 /// Makes a symlink per applet in `directory`. All are judged before the first is made.
 fn install(directory: &Path, force: bool) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot find out where this program lies (is /proc mounted?)")?;
+    let program = std::env::current_exe().context("cannot find out where this program lies")?;
     let real_directory = fs::canonicalize(directory).map_err(|error| {
         let hint = format!("make it first: mkdir -p {}", shown(directory));
         hinted(anyhow::Error::new(error).context(format!("cannot install into `{}`", shown(directory))), hint)

@@ -92,8 +92,8 @@ impl Target {
             let root = shown(&self.root);
             if self.is_mount_point && super::draft::is_draft(&self.name, &name) {
                 return Err(hinted(
-                    anyhow!("cannot export to `{root}`: another export is at work in `{}`", shown(entry.path())),
-                    "wait for it to end",
+                    anyhow!("cannot export to `{root}`: it holds `{}` of another export", shown(&name)),
+                    "wait for that export to end; if none is at work, remove the folder",
                 ));
             }
             return Err(hinted(

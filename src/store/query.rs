@@ -57,7 +57,10 @@ impl NixStore {
                 }
             }
         }
-        Ok(closure)
+        match roots.iter().find(|root| !seen.contains(root)) {
+            Some(root) => bail!("`nix-store --query --requisites` did not answer for `{root}`"),
+            None => Ok(closure),
+        }
     }
 
     /// What Nix has registered about `paths`, in the same order.
@@ -98,6 +101,7 @@ impl NixStore {
         if !status.success() {
             let messages = String::from_utf8_lossy(&messages);
             let messages = messages.trim().strip_prefix("error: ").unwrap_or(messages.trim());
+            let messages = if messages.is_empty() { "it did not say why" } else { messages };
             // A signal from the terminal reaches the child first.
             self.interrupt.check()?;
             bail!("`nix-store {}` failed ({status}): {messages}", flags.join(" "));

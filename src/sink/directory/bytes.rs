@@ -1,14 +1,12 @@
 //! Copies the data of one file, inside the kernel where it can, with its holes.
 //! It must never hold a file in memory, nor go on for long without looking for a signal.
 
-use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::copy_file_range;
 use nix::sys::stat::FileStat;
-use nix::unistd::{Whence, ftruncate, lseek};
+use nix::unistd::{Whence, ftruncate, lseek, read, write};
 
 use crate::interrupt::Interrupt;
 use crate::sink::CallFailed;
@@ -79,21 +77,28 @@ fn read_and_write(
     end: i64,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
-    lseek(source, start, Whence::SeekSet)?;
-    lseek(destination, start, Whence::SeekSet)?;
-    let mut source = File::from(source.try_clone()?);
-    let mut destination = File::from(destination.try_clone()?);
-    let mut left = u64::try_from(end - start)?;
-    let mut buffer = vec![0; BUFFER.min(usize::try_from(left)?)];
+    let failed = |errno| CallFailed::new("cannot copy data".to_owned(), errno);
+    lseek(source, start, Whence::SeekSet).map_err(failed)?;
+    lseek(destination, start, Whence::SeekSet).map_err(failed)?;
+    let mut left = usize::try_from(end - start)?;
+    let mut buffer = vec![0; BUFFER.min(left)];
     while left > 0 {
         interrupt.check()?;
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(BUFFER));
-        let read = source.read(&mut buffer[..most])?;
-        if read == 0 {
-            return Err(shrunk());
+        let most = buffer.len().min(left);
+        let mut data = match read(source, &mut buffer[..most]) {
+            Ok(0) => return Err(shrunk()),
+            Ok(length) => &buffer[..length],
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(failed(errno).into()),
+        };
+        left -= data.len();
+        while !data.is_empty() {
+            match write(destination, data) {
+                Ok(length) => data = &data[length..],
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(failed(errno).into()),
+            }
         }
-        destination.write_all(&buffer[..read])?;
-        left -= read as u64;
     }
     Ok(())
 }
@@ -107,7 +112,8 @@ mod tests {
     use super::*;
     use nix::sys::stat::fstat;
     use proptest::prelude::*;
-    use std::io::{Seek, SeekFrom};
+    use std::fs::File;
+    use std::io::{Seek, SeekFrom, Write};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
