@@ -25,29 +25,36 @@ pub enum Wanted {
 /// More names than any profile has; links between directories can multiply them without end.
 const MOST_NAMES: usize = 2_000_000;
 
-/// Reads the wanted names of the profile at `profile`, a store path. A profile that is no directory has none.
+/// Reads the wanted names of the profile at `profile`, a store path. A profile that is no directory, or a
+/// link that leads nowhere or out of the store, has none.
 pub fn read_tree(profile: &Path, wanted: Wanted, store: &StoreDirectory) -> anyhow::Result<Tree> {
     let mut reader = Reader { store: fs::canonicalize(store.as_path())?, above: Vec::new(), names: 0 };
-    if !fs::metadata(profile)?.is_dir() {
-        return Ok(Tree::new());
+    let Followed::Directory(real) = reader.follow(profile)? else { return Ok(Tree::new()) };
+    if wanted == Wanted::Everything {
+        return reader.directory(&real);
     }
-    match wanted {
-        Wanted::Everything => reader.directory(&fs::canonicalize(profile)?),
-        Wanted::EtcAndShells => {
-            let mut tree = Tree::new();
-            let mut bin = Tree::new();
-            if let Some(etc) = reader.node_if_there(&profile.join("etc"))? {
-                tree.insert("etc".into(), etc);
-            }
-            for name in ["sh", "env"] {
-                if let Some(node) = reader.node_if_there(&profile.join("bin").join(name))? {
-                    bin.insert(name.into(), node);
-                }
-            }
-            tree.insert("bin".into(), Node::Directory(bin));
-            Ok(tree)
+    let mut tree = Tree::new();
+    let mut bin = Tree::new();
+    if let Some(etc) = reader.node_if_there(&profile.join("etc"))? {
+        tree.insert("etc".into(), etc);
+    }
+    for name in ["sh", "env"] {
+        if let Some(node) = reader.node_if_there(&profile.join("bin").join(name))? {
+            bin.insert(name.into(), node);
         }
     }
+    tree.insert("bin".into(), Node::Directory(bin));
+    Ok(tree)
+}
+
+/// Where a name leads.
+enum Followed {
+    Nowhere,
+    InACircle,
+    OutOfTheStore,
+    File,
+    /// With its real path.
+    Directory(PathBuf),
 }
 
 struct Reader {
@@ -84,24 +91,27 @@ impl Reader {
         if self.names > MOST_NAMES {
             bail!("`{}` has more than {MOST_NAMES} names once its links are followed", shown(path));
         }
-        let real = match std::fs::canonicalize(path) {
-            Ok(real) => real,
+        Ok(match self.follow(path)? {
+            Followed::Nowhere => Node::Broken,
+            Followed::InACircle => Node::Cycle,
+            Followed::OutOfTheStore => Node::Leaf { outside: self.way_out(path) },
+            Followed::File => Node::Leaf { outside: None },
+            Followed::Directory(real) if self.above.contains(&real) => Node::Cycle,
+            Followed::Directory(real) => Node::Directory(self.directory(&real)?),
+        })
+    }
+
+    fn follow(&self, path: &Path) -> anyhow::Result<Followed> {
+        match std::fs::canonicalize(path) {
+            Ok(real) if !real.starts_with(&self.store) => Ok(Followed::OutOfTheStore),
+            Ok(real) if fs::metadata(&real)?.is_dir() => Ok(Followed::Directory(real)),
+            Ok(_) => Ok(Followed::File),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(Node::Broken);
+                Ok(Followed::Nowhere)
             }
-            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => return Ok(Node::Cycle),
-            Err(error) => return Err(error).with_context(|| format!("cannot follow `{}`", shown(path))),
-        };
-        if !real.starts_with(&self.store) {
-            return Ok(Node::Leaf { outside: self.way_out(path) });
+            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => Ok(Followed::InACircle),
+            Err(error) => Err(error).with_context(|| format!("cannot follow `{}`", shown(path))),
         }
-        if !fs::metadata(&real)?.is_dir() {
-            return Ok(Node::Leaf { outside: None });
-        }
-        if self.above.contains(&real) {
-            return Ok(Node::Cycle);
-        }
-        Ok(Node::Directory(self.directory(&real)?))
     }
 
     /// The first place outside the store on the way of the links that begin at `path`.
