@@ -45,7 +45,7 @@ pub struct Copying<'a> {
     pub paths: &'a [StorePath],
     /// An empty directory, `…/nix/store` of the new root.
     pub destination: &'a Path,
-    /// A directory of ours beside it, for questions to overlayfs.
+    /// The draft that it lies in, for questions to overlayfs. No store path may hold a directory of its name.
     pub scratch: &'a Path,
     /// The user's choice.
     pub mode: LinkMode,
@@ -266,6 +266,13 @@ impl Walk<'_> {
     fn entry(&self, entry: Entry<'_>, kind: FileType, tally: &mut Tally, pushed: &mut Vec<Task>) -> anyhow::Result<()> {
         match kind {
             FileType::Directory => {
+                // Without /proc a bind mount can hide that the root lies in what is copied: that would never end.
+                if self.copying.scratch.file_name().is_some_and(|draft| draft.as_bytes() == entry.name.to_bytes()) {
+                    return Err(anyhow!(
+                        "the root lies inside store path `{}`",
+                        shown(OsStr::from_bytes(&entry.path()))
+                    ));
+                }
                 mkdirat(&entry.folder.destination, entry.name, Mode::S_IRWXU)
                     .map_err(|errno| self.placer.ends.failed("make", Side::Root, &entry.path(), errno))?;
                 tally.directories += 1;

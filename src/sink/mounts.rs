@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// Major and minor number of the file system.
+    device: String,
+    /// Which directory of the file system is mounted: not `/` for a bind mount.
+    root: PathBuf,
     /// Where it is mounted, as this process sees it.
     pub point: PathBuf,
     /// The type of its file system, such as `ext4`.
@@ -40,6 +44,19 @@ impl Mounts {
         path.ancestors().find_map(|ancestor| self.at(ancestor))
     }
 
+    /// Whether `path` is `directory` or lies in it on the disk, whatever bind mounts lead there. Both are
+    /// absolute paths without links.
+    pub fn is_within(&self, path: &Path, directory: &Path) -> bool {
+        let on_disk = |path: &Path| {
+            let mount = self.holding(path)?;
+            Some((&mount.device, mount.root.join(path.strip_prefix(&mount.point).ok()?)))
+        };
+        match (on_disk(path), on_disk(directory)) {
+            (Some((device, path)), Some((other, directory))) => device == other && path.starts_with(directory),
+            _ => path.starts_with(directory),
+        }
+    }
+
     /// Whether something is mounted at or below `path`, an absolute path without links.
     pub fn any_within(&self, path: &Path) -> bool {
         self.0.iter().any(|mount| mount.point.starts_with(path))
@@ -49,10 +66,14 @@ impl Mounts {
 /// `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue`
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
-    let point = fields.nth(4)?;
+    let device = fields.nth(2)?;
+    let root = fields.next()?;
+    let point = fields.next()?;
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     Some(Mount {
+        device: text(device),
+        root: OsString::from_vec(unescape(root)).into(),
         point: OsString::from_vec(unescape(point)).into(),
         file_system: text(rest.next()?),
         options: text(rest.nth(1).unwrap_or_default()),
@@ -106,6 +127,30 @@ rubbish\n\
             assert_eq!(mounts.any_within(Path::new(path)), within, "{path}");
         }
         assert_eq!(Mounts::default().holding(Path::new("/")), None);
+    }
+
+    #[test]
+    fn bind_mounts_do_not_hide_where_a_path_lies() {
+        let mounts = Mounts::parse(
+            b"1 0 8:1 / / rw - ext4 a rw\n2 1 8:1 /nix/store/x/sub /mnt/b rw - ext4 a rw\n3 1 8:2 / /nix rw - xfs b rw\n\
+              4 1 8:2 /store/x /mnt/c rw - xfs b rw\n5 1 0:9 / /nix/store/y/tmp rw - tmpfs t rw\n",
+        );
+        let store = Path::new("/nix/store");
+        for (path, within) in [
+            ("/nix/store", true),
+            ("/nix/store/x/y", true),
+            ("/mnt/c/deep", true),
+            ("/mnt/c", true),
+            // On the disk this one lies in a directory that another mount hides.
+            ("/mnt/b", false),
+            ("/nix/storeroom", false),
+            ("/nix", false),
+            // Another file system, mounted inside: nothing of it is in the store.
+            ("/nix/store/y/tmp/z", false),
+        ] {
+            assert_eq!(mounts.is_within(Path::new(path), store), within, "{path}");
+        }
+        assert!(Mounts::default().is_within(Path::new("/nix/store/x"), store));
     }
 
     proptest! {

@@ -105,15 +105,11 @@ impl Target {
     }
 }
 
-/// The store would be written into itself. Compares inodes, so that no bind mount or link hides it.
+/// The store would be written into itself.
 fn refuse_inside_store(directory: &Path, store: &StoreDirectory) -> anyhow::Result<()> {
-    let Ok(store_metadata) = fs::metadata(store.as_path()) else { return Ok(()) };
-    for ancestor in directory.ancestors() {
-        let metadata = fs::metadata(ancestor)?;
-        if (metadata.dev(), metadata.ino()) == (store_metadata.dev(), store_metadata.ino()) {
-            bail!("it lies inside the store directory `{store}`");
-        }
-    }
+    let inside = fs::canonicalize(store.as_path())
+        .is_ok_and(|store| directory.starts_with(&store) || Mounts::read().is_within(directory, &store));
+    anyhow::ensure!(!inside, "it lies inside the store directory `{store}`");
     Ok(())
 }
 
