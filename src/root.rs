@@ -47,6 +47,8 @@ pub enum Warning {
     Broken(PathBuf),
     /// A link that leads back to itself or above was left out.
     Cycle(PathBuf),
+    /// The profile's `etc` is no directory in the store; it was left out.
+    NoDirectory(PathBuf),
     /// Two profiles have the same name; the first one named wins.
     Conflict {
         /// What is in the root.
@@ -59,8 +61,9 @@ pub enum Warning {
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Warning::Broken(path) => write!(f, "left out `{}`: the link leads nowhere", shown(path)),
+            Warning::Broken(path) => write!(f, "left out `{}`: the link leads to nothing that a root has", shown(path)),
             Warning::Cycle(path) => write!(f, "left out `{}`: the link leads back to where it lies", shown(path)),
+            Warning::NoDirectory(path) => write!(f, "left out `{}`: it is no directory in the store", shown(path)),
             Warning::Conflict { kept, left_out } => {
                 write!(f, "left out `{}`: `{}` comes first", shown(left_out), shown(kept))
             }
@@ -79,6 +82,12 @@ pub struct NamedTree {
 
 /// Where the profile link goes unless the user says otherwise, as in nix-docker-base.
 pub const PROFILE_PATH: &str = "/run/profile";
+
+/// Directories that a container's runtime fills, or that programs fill while they run: what a link there
+/// leads to need not be in the root.
+const FILLED_LATER: [&str; 11] = ["dev", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "var"];
+/// Files that container runtimes write into every root.
+const WRITTEN_LATER: [&str; 4] = ["etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"];
 
 /// Files that describe one profile to Nix, not what is in it.
 const MANIFESTS: [&str; 2] = ["manifest.nix", "manifest.json"];
@@ -105,23 +114,26 @@ pub fn plan(
     profile_path: &Path,
     store: &StoreDirectory,
 ) -> Result<(Plan, Vec<Warning>), Usage> {
-    let mut planner = Planner { plan: Plan::store_only(store), warnings: Vec::new(), store };
-
+    let mut planner =
+        Planner { plan: Plan::store_only(store), out_of_store: BTreeMap::new(), warnings: Vec::new(), store };
     let merged = planner.merge(profiles);
     match profiles {
-        [only] => planner.link(profile_path, store.join(&only.path))?,
+        [only] => planner.put(profile_path, Made::Symlink(store.join(&only.path)))?,
         _ => planner.fill(profile_path, &merged)?,
     }
-    if let Some(Merged::Directory { names: etc, .. }) = merged.get(OsStr::new("etc")) {
-        planner.fill(Path::new("etc"), etc)?;
+    match merged.get(OsStr::new("etc")) {
+        Some(Merged::Directory { names, .. }) => planner.fill(Path::new("etc"), names)?,
+        Some(Merged::Link { target, .. }) => planner.warnings.push(Warning::NoDirectory(target.clone())),
+        None => {}
     }
     for (name, place) in [("env", "usr/bin/env"), ("sh", "bin/sh")] {
         if let Some(Merged::Directory { names: bin, .. }) = merged.get(OsStr::new("bin"))
-            && let Some(Merged::Link { target, .. }) = bin.get(OsStr::new(name))
+            && let Some(Merged::Link { target, leads_to }) = bin.get(OsStr::new(name))
         {
-            planner.link(Path::new(place), target.clone())?;
+            planner.link(Path::new(place), target, leads_to)?;
         }
     }
+    planner.leave_out_dead_links();
     Ok((planner.plan, planner.warnings))
 }
 
@@ -130,11 +142,13 @@ type MergedTree = BTreeMap<std::ffi::OsString, Merged>;
 
 enum Merged {
     Directory { first: PathBuf, names: MergedTree },
-    Link { target: PathBuf, outside: Option<PathBuf> },
+    Link { target: PathBuf, leads_to: PathBuf },
 }
 
 struct Planner<'a> {
     plan: Plan,
+    /// Places of links whose targets are links out of the store, with where these lead.
+    out_of_store: BTreeMap<PathBuf, PathBuf>,
     warnings: Vec<Warning>,
     store: &'a StoreDirectory,
 }
@@ -169,9 +183,11 @@ impl Planner<'_> {
                     self.add(names, name, node, &at.join(name));
                 }
             }
-            (Node::Leaf { outside }, None) => {
-                into.insert(name.to_owned(), Merged::Link { target: at.to_owned(), outside: outside.clone() });
+            (Node::Leaf { leads_to }, None) => {
+                into.insert(name.to_owned(), Merged::Link { target: at.to_owned(), leads_to: leads_to.clone() });
             }
+            // One file by way of two profiles.
+            (Node::Leaf { leads_to }, Some(Merged::Link { leads_to: kept, .. })) if leads_to == kept => {}
             (_, Some(Merged::Link { target: kept, .. } | Merged::Directory { first: kept, .. })) => {
                 self.warnings.push(Warning::Conflict { kept: kept.clone(), left_out: at.to_owned() });
             }
@@ -188,17 +204,20 @@ impl Planner<'_> {
             let place = place.join(name);
             match node {
                 Merged::Directory { names, .. } => self.fill(&place, names)?,
-                // The link leaves the store for the very place where it would lie.
-                Merged::Link { target, outside: Some(outside) } if *outside == Path::new("/").join(&place) => {
-                    self.warnings.push(Warning::Cycle(target.clone()));
-                }
-                Merged::Link { target, .. } => self.link(&place, target.clone())?,
+                Merged::Link { target, leads_to } => self.link(&place, target, leads_to)?,
             }
         }
         Ok(())
     }
 
-    fn link(&mut self, place: &Path, target: PathBuf) -> Result<(), Usage> {
+    fn link(&mut self, place: &Path, target: &Path, leads_to: &Path) -> Result<(), Usage> {
+        if !leads_to.starts_with(self.store.as_path()) {
+            self.out_of_store.insert(place.to_owned(), leads_to.to_owned());
+        }
+        self.put(place, Made::Symlink(target.to_owned()))
+    }
+
+    fn put(&mut self, place: &Path, what: Made) -> Result<(), Usage> {
         let in_the_way = place.ancestors().skip(1).any(|p| matches!(self.plan.made.get(p), Some(Made::Symlink(_))));
         if in_the_way || self.plan.made.contains_key(place) {
             return Err(collision(place));
@@ -206,9 +225,58 @@ impl Planner<'_> {
         if let Some(parent) = place.parent() {
             self.plan.directory(parent);
         }
-        self.plan.made.insert(place.to_owned(), Made::Symlink(target));
+        self.plan.made.insert(place.to_owned(), what);
         Ok(())
     }
+
+    /// Leaves out the links that lead out of the store to nothing that the root has or will have, and those
+    /// that come back to themselves. One that goes may leave another without its end.
+    fn leave_out_dead_links(&mut self) {
+        loop {
+            let dead = self.out_of_store.keys().find_map(|place| match self.end_of(place) {
+                End::Something => None,
+                End::Nothing => Some((place.clone(), Warning::Broken as fn(PathBuf) -> Warning)),
+                End::Itself => Some((place.clone(), Warning::Cycle as fn(PathBuf) -> Warning)),
+            });
+            let Some((place, warning)) = dead else { return };
+            self.out_of_store.remove(&place);
+            if let Some(Made::Symlink(target)) = self.plan.made.remove(&place) {
+                self.warnings.push(warning(target));
+            }
+        }
+    }
+
+    /// What the link at `place` comes to in a container.
+    fn end_of(&self, place: &Path) -> End {
+        let mut seen = vec![place];
+        while let Some(outside) = seen.last().and_then(|place| self.out_of_store.get(*place)) {
+            let Ok(outside) = outside.strip_prefix("/") else { return End::Nothing };
+            if let Some(next) = outside.ancestors().find(|path| self.out_of_store.contains_key(*path)) {
+                if seen.contains(&next) {
+                    return End::Itself;
+                }
+                seen.push(next);
+                continue;
+            }
+            let by_plan = outside.ancestors().any(|path| match self.plan.made.get(path) {
+                // Of what is below a link into the store nothing is known.
+                Some(Made::Symlink(_)) => true,
+                Some(Made::Directory) => path == outside,
+                None => false,
+            });
+            let first = outside.iter().next().unwrap_or_default();
+            let later = FILLED_LATER.iter().any(|filled| first == *filled)
+                || WRITTEN_LATER.iter().any(|written| outside == Path::new(written));
+            return if by_plan || later { End::Something } else { End::Nothing };
+        }
+        End::Something
+    }
+}
+
+enum End {
+    Something,
+    Nothing,
+    Itself,
 }
 
 /// Only `--profile-path` can put two things in one place.
@@ -220,7 +288,14 @@ fn collision(place: &Path) -> Usage {
 mod tests {
     use super::*;
 
-    const LEAF: Node = Node::Leaf { outside: None };
+    fn leaf(leads_to: &str) -> Node {
+        Node::Leaf { leads_to: leads_to.into() }
+    }
+
+    /// A file in the store that is only in one profile.
+    fn file() -> Node {
+        leaf("/nix/store/cccccccccccccccccccccccccccccccc-package/file")
+    }
 
     fn store() -> StoreDirectory {
         StoreDirectory::new(Path::new("/nix/store")).unwrap()
@@ -252,20 +327,27 @@ mod tests {
 
     #[test]
     fn one_profile_is_linked_with_etc_and_shells_beside_it() {
-        let outside = |path: &str| Node::Leaf { outside: Some(path.into()) };
         let profile = profile(
             "a",
             [
-                ("bin", directory([("sh", LEAF), ("env", LEAF)])),
+                ("bin", directory([("sh", file()), ("env", file())])),
                 (
                     "etc",
                     directory([
-                        ("ssl", directory([("ca.crt", LEAF)])),
-                        ("bashrc", LEAF),
+                        ("ssl", directory([("ca.crt", file())])),
+                        ("bashrc", file()),
                         ("gone", Node::Broken),
                         ("up", Node::Cycle),
-                        ("mtab", outside("/proc/mounts")),
-                        ("resolv.conf", outside("/etc/resolv.conf")),
+                        ("mtab", leaf("/proc/mounts")),
+                        ("resolv.conf", leaf("/etc/resolv.conf")),
+                        ("ssl2", leaf("/etc/ssl2/x")),
+                        ("host", leaf("/etc/hosts")),
+                        ("ring", leaf("/etc/ring2")),
+                        ("ring2", leaf("/etc/ring")),
+                        ("nothing", leaf("/usr/share/none")),
+                        ("late", leaf("/etc/nothing")),
+                        ("shell", leaf("/bin/sh")),
+                        ("tree", leaf("/etc/ssl")),
                     ]),
                 ),
             ],
@@ -278,9 +360,12 @@ mod tests {
                 "bin/sh -> /nix/store/a-env/bin/sh",
                 "etc",
                 "etc/bashrc -> /nix/store/a-env/etc/bashrc",
+                "etc/host -> /nix/store/a-env/etc/host",
                 "etc/mtab -> /nix/store/a-env/etc/mtab",
+                "etc/shell -> /nix/store/a-env/etc/shell",
                 "etc/ssl",
                 "etc/ssl/ca.crt -> /nix/store/a-env/etc/ssl/ca.crt",
+                "etc/tree -> /nix/store/a-env/etc/tree",
                 "nix",
                 "nix/store",
                 "run",
@@ -295,7 +380,12 @@ mod tests {
             [
                 Warning::Broken(at("a", "etc/gone")),
                 Warning::Cycle(at("a", "etc/up")),
+                Warning::Broken(at("a", "etc/late")),
+                Warning::Broken(at("a", "etc/nothing")),
                 Warning::Cycle(at("a", "etc/resolv.conf")),
+                Warning::Cycle(at("a", "etc/ring")),
+                Warning::Broken(at("a", "etc/ring2")),
+                Warning::Cycle(at("a", "etc/ssl2")),
             ]
         );
     }
@@ -305,18 +395,26 @@ mod tests {
         let first = profile(
             "a",
             [
-                ("bin", directory([("sh", LEAF), ("tool", LEAF)])),
+                ("bin", directory([("sh", file()), ("tool", file()), ("same", file())])),
                 ("share", directory([("x", directory([]))])),
-                ("manifest.nix", LEAF),
+                ("manifest.nix", file()),
             ],
         );
         let second = profile(
             "b",
             [
-                ("bin", directory([("sh", LEAF), ("tool", directory([])), ("env", LEAF)])),
-                ("share", directory([("x", LEAF), ("y", LEAF)])),
-                ("manifest.json", LEAF),
-                ("manifest.nix", LEAF),
+                (
+                    "bin",
+                    directory([
+                        ("sh", leaf("/nix/store/dddddddddddddddddddddddddddddddd-other/file")),
+                        ("same", file()),
+                        ("tool", directory([])),
+                        ("env", file()),
+                    ]),
+                ),
+                ("share", directory([("x", file()), ("y", file())])),
+                ("manifest.json", file()),
+                ("manifest.nix", file()),
             ],
         );
         let (plan, warnings) = plan(&[first, second], Path::new("run/profile"), &store()).unwrap();
@@ -331,6 +429,7 @@ mod tests {
                 "run/profile",
                 "run/profile/bin",
                 "run/profile/bin/env -> /nix/store/b-env/bin/env",
+                "run/profile/bin/same -> /nix/store/a-env/bin/same",
                 "run/profile/bin/sh -> /nix/store/a-env/bin/sh",
                 "run/profile/bin/tool -> /nix/store/a-env/bin/tool",
                 "run/profile/share",
@@ -343,6 +442,22 @@ mod tests {
         );
         let conflict = |path: &str| Warning::Conflict { kept: at("a", path), left_out: at("b", path) };
         assert_eq!(warnings, [conflict("bin/sh"), conflict("bin/tool"), conflict("share/x")]);
+    }
+
+    #[test]
+    fn shells_that_lead_to_themselves_and_an_etc_that_is_elsewhere_are_left_out() {
+        let bin = directory([("sh", leaf("/bin/sh")), ("env", leaf("/bin/sh"))]);
+        let profile = profile("a", [("bin", bin), ("etc", leaf("/etc"))]);
+        let (plan, warnings) = plan(&[profile], Path::new("run/profile"), &store()).unwrap();
+        assert!(plan.made.values().all(|made| *made == Made::Directory || *made == Made::Symlink(at("a", ""))));
+        assert_eq!(
+            warnings,
+            [
+                Warning::NoDirectory(at("a", "etc")),
+                Warning::Cycle(at("a", "bin/sh")),
+                Warning::Broken(at("a", "bin/env")),
+            ]
+        );
     }
 
     #[test]
@@ -368,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_profile_path_in_the_way_is_refused() {
-        let profile = profile("a", [("bin", directory([("sh", LEAF)])), ("etc", directory([("x", LEAF)]))]);
+        let profile = profile("a", [("bin", directory([("sh", file())])), ("etc", directory([("x", file())]))]);
         for path in ["etc", "etc/x", "bin", "bin/sh", "bin/sh/y"] {
             let result = plan(std::slice::from_ref(&profile), Path::new(path), &store());
             let message = result.unwrap_err().to_string();

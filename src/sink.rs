@@ -1,12 +1,15 @@
 //! Writes what was planned, under a temporary name, and publishes it by rename.
 //! It must never decide what belongs into a root, nor print: it returns what it did.
 
+mod below;
 pub mod directory;
 pub mod draft;
 pub mod link;
 pub mod mounts;
+mod names;
 mod pool;
 pub mod receipt;
+mod remove;
 pub mod target;
 pub mod verify;
 

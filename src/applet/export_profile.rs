@@ -202,7 +202,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         )?;
         return Ok(0);
     };
-    let (plan, warnings) = plan_root(&request, &profiles)?;
+    let (plan, warnings) = plan_root(&request, &profiles, &interrupt)?;
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     for warning in &warnings {
         voice.warning(warning);
@@ -272,13 +272,17 @@ fn exported(profile: &Profile, store: &StoreDirectory) -> ExportedProfile {
     ExportedProfile { name: shown(&profile.name), store_path: shown(store.join(&profile.path)) }
 }
 
-fn plan_root(request: &Request, profiles: &[Profile]) -> anyhow::Result<(Plan, Vec<root::Warning>)> {
+fn plan_root(
+    request: &Request,
+    profiles: &[Profile],
+    interrupt: &Interrupt,
+) -> anyhow::Result<(Plan, Vec<root::Warning>)> {
     let Some(profile_path) = &request.profile_path else {
         return Ok((Plan::store_only(&request.store), Vec::new()));
     };
     let wanted = if profiles.len() == 1 { Wanted::EtcAndShells } else { Wanted::Everything };
     let read = |profile: &Profile| {
-        let tree = query::read_tree(&request.store.join(&profile.path), wanted, &request.store)
+        let tree = query::read_tree(&request.store.join(&profile.path), wanted, &request.store, interrupt)
             .with_context(|| format!("cannot read profile `{}`", shown(&profile.name)))?;
         anyhow::Ok(NamedTree { path: profile.path.clone(), tree })
     };
@@ -317,7 +321,7 @@ impl Job<'_> {
 
     fn fill(&self, draft: &Draft, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
         let Request { store, jobs, time, arguments, .. } = self.request;
-        let beside_store = draft.make(self.plan)?;
+        let beside_store = draft.make(self.plan, self.interrupt)?;
         let destination = draft.path().join(store.relative());
         let copying = Copying {
             store,

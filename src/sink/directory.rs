@@ -1,13 +1,12 @@
 //! Copies store paths into a directory, bit for bit, on all cores: the walk.
 //! It must never touch an inode of the store: a linked file's mode, owner and times are the store's.
 //!
-//! A task is a directory, or some of the names of a large one. Directories are opened by their path
-//! relative to the store directory, so no descriptor waits in a queue and no depth is too deep. A
-//! directory gets its final mode and time from whoever places its last name.
+//! A task is a directory, or some of the names of a large one. A directory that waits for its turn is a
+//! path relative to the store directory, not a descriptor, so no tree is too deep or too wide. It gets
+//! its final mode and time from whoever places its last name.
 
 mod bytes;
 mod inodes;
-mod names;
 mod overlay;
 mod place;
 
@@ -21,19 +20,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use rustix::fs::FileType;
 
 use super::link::{Layer, LinkMode, Method, ladder};
+use super::names::{Buffer, Names};
 use super::receipt::{Reason, Tally};
-use super::{CallFailed, pool};
+use super::{CallFailed, below, pool};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::store::{StoreDirectory, StorePath};
-use names::{Buffer, Names};
 use place::{Placer, Refused};
 
 /// What is to be copied, and how.
@@ -61,8 +60,6 @@ const STORE_DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o555);
 const NAMES_PER_TASK: usize = 512;
 /// Store paths that one task begins.
 const STORE_PATHS_PER_TASK: usize = 8;
-/// The kernel takes paths of up to 4096 bytes with their NUL (`PATH_MAX`).
-const LONGEST_PATH: usize = 4000;
 
 /// Copies the store paths. On failure or interrupt the destination is left as it is then, for the caller to remove.
 pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &Interrupt) -> anyhow::Result<Tally> {
@@ -125,8 +122,7 @@ struct Entry<'a> {
 impl Entry<'_> {
     /// Relative to the store directory.
     fn path(&self) -> Vec<u8> {
-        let name = self.name.to_bytes();
-        if self.folder.path.is_empty() { name.to_vec() } else { [&self.folder.path, &b"/"[..], name].concat() }
+        below::join(&self.folder.path, self.name.to_bytes())
     }
 }
 
@@ -230,8 +226,9 @@ impl Walk<'_> {
 
     fn folder(&self, path: Vec<u8>, way: &Way, worker: &mut Worker, pushed: &mut Vec<Task>) -> anyhow::Result<()> {
         let Placer { ends, top, .. } = &self.placer;
-        let source = open_below(&top.source, &path).map_err(|e| ends.failed("open", Side::Store, &path, e))?;
-        let destination = open_below(&top.destination, &path).map_err(|e| ends.failed("open", Side::Root, &path, e))?;
+        let source = below::directory(&top.source, &path).map_err(|e| ends.failed("open", Side::Store, &path, e))?;
+        let destination =
+            below::directory(&top.destination, &path).map_err(|e| ends.failed("open", Side::Root, &path, e))?;
         let folder = Folder { source, destination, path };
         let Worker { tally, names, buffer } = worker;
         names.read(&folder.source, buffer).map_err(|errno| ends.failed("read", Side::Store, &folder.path, errno))?;
@@ -321,58 +318,11 @@ impl Walk<'_> {
 }
 
 fn stat(placer: &Placer<'_>, folder: &Folder, name: &CStr) -> anyhow::Result<FileStat> {
-    fstatat(&folder.source, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|errno| {
-        let path = [&folder.path, &b"/"[..], name.to_bytes()].concat();
-        placer.ends.failed("read", Side::Store, path.strip_prefix(b"/").unwrap_or(&path), errno)
-    })
+    fstatat(&folder.source, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(|errno| placer.ends.failed("read", Side::Store, &below::join(&folder.path, name.to_bytes()), errno))
 }
 
 fn open(path: &Path) -> Result<OwnedFd, CallFailed> {
     nix::fcntl::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| CallFailed::new(format!("cannot open `{}`", shown(path)), errno))
-}
-
-/// Opens the directory at `path`, relative to `base`, in as many steps as its length needs.
-fn open_below(base: &OwnedFd, path: &[u8]) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut rest = path;
-    let mut here = None;
-    loop {
-        let cut = if rest.len() <= LONGEST_PATH {
-            rest.len()
-        } else {
-            rest[..LONGEST_PATH].iter().rposition(|&byte| byte == b'/').ok_or(Errno::ENAMETOOLONG)?
-        };
-        let next = openat(here.as_ref().unwrap_or(base), &rest[..cut], flags, Mode::empty())?;
-        if cut == rest.len() {
-            return Ok(next);
-        }
-        here = Some(next);
-        rest = &rest[cut + 1..];
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::stat::fstat;
-
-    #[test]
-    fn a_directory_deeper_than_a_path_may_be_long_is_opened() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = open(folder.path()).unwrap();
-        let mut path = Vec::new();
-        let mut here = base.try_clone().unwrap();
-        for depth in 0..60 {
-            let name = format!("{depth:0>200}");
-            mkdirat(&here, name.as_str(), Mode::S_IRWXU).unwrap();
-            path.extend_from_slice(format!("{}{name}", if depth == 0 { "" } else { "/" }).as_bytes());
-            here = open_below(&base, &path).unwrap();
-        }
-        assert!(path.len() > 2 * LONGEST_PATH);
-        let again = open_below(&base, &path).unwrap();
-        assert_eq!(fstat(&again).unwrap().st_ino, fstat(&here).unwrap().st_ino);
-        assert_eq!(open_below(&base, &[&path, &b"/missing"[..]].concat()).unwrap_err(), Errno::ENOENT);
-        assert_eq!(open_below(&base, &vec![b'x'; LONGEST_PATH + 1]).unwrap_err(), Errno::ENAMETOOLONG);
-    }
 }

@@ -4,6 +4,7 @@
 //! nothing mounted in it.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,12 +18,13 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, geteuid, syncfs};
-use walkdir::WalkDir;
 
 use super::mounts::Mounts;
+use super::remove::remove_tree;
 use super::target::Target;
 use super::{CallFailed, receipt::BesideStore};
 use crate::failure::{hinted, shown};
+use crate::interrupt::Interrupt;
 use crate::root::{Made, Plan};
 
 /// Between the root's name and the random part of a draft's name.
@@ -40,7 +42,18 @@ const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 #[derive(Debug)]
 pub struct Draft {
     path: PathBuf,
-    lock: Flock<std::fs::File>,
+    folder: File,
+    /// `None` where the file system has no locks: then nobody else takes the draft for a dead run's either.
+    _lock: Option<Flock<File>>,
+}
+
+/// Tries to lock `folder` against other runs. Some file systems lock nothing, or no directories (NFS).
+fn lock(folder: File) -> Result<Option<Flock<File>>, Errno> {
+    match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, Errno::EBADF | Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL)) => Ok(None),
+        Err((_, errno)) => Err(errno),
+    }
 }
 
 /// What a draft's name has of the root's: a name has at most 255 bytes.
@@ -60,7 +73,7 @@ pub(super) fn is_draft(root: &OsStr, name: &OsStr) -> bool {
 }
 
 fn draft_name(root: &OsStr) -> OsString {
-    // The standard library seeds this from the system's randomness, anew for each call.
+    // The standard library's hash keys come from the system's randomness and differ from call to call.
     let random = std::hash::RandomState::new().build_hasher().finish();
     let mut name = b".".to_vec();
     name.extend_from_slice(stem(root));
@@ -78,23 +91,23 @@ impl Draft {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 made => made.with_context(|| format!("cannot export to `{}`", shown(&target.root)))?,
             }
-            let folder = std::fs::File::open(&path).with_context(|| format!("cannot open `{}`", shown(&path)))?;
-            // A run that looks for left-overs may have come between: then the name is its, and we take another.
-            let lock = match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            // A run that looks for left-overs may come between: then the folder is its, and we make another.
+            let Ok(folder) = File::open(&path) else { continue };
+            let lock = match lock(folder.try_clone()?) {
                 Ok(lock) => lock,
-                Err((_, Errno::EWOULDBLOCK)) => continue,
-                Err((_, errno)) => {
+                Err(Errno::EWOULDBLOCK) => continue,
+                Err(errno) => {
                     let _ = fs::remove_dir(&path);
                     return Err(CallFailed::new(format!("cannot lock `{}`", shown(&path)), errno).into());
                 }
             };
-            if !is_same(&lock, &path) {
+            if !is_same(&folder, &path) {
                 continue;
             }
             // A parent with the set-group-ID bit hands it and its group down.
-            let _ = fchown(&*lock, Some(Uid::effective()), Some(Gid::effective()));
-            fchmod(&*lock, Mode::S_IRWXU)?;
-            return Ok(Self { path, lock });
+            let _ = fchown(&folder, Some(Uid::effective()), Some(Gid::effective()));
+            fchmod(&folder, Mode::S_IRWXU)?;
+            return Ok(Self { path, folder, _lock: lock });
         }
         bail!("cannot make a folder of our own in `{}`", shown(&target.drafts))
     }
@@ -105,9 +118,10 @@ impl Draft {
     }
 
     /// Makes what `plan` says. The store directory is made too, for the engine to fill.
-    pub fn make(&self, plan: &Plan) -> anyhow::Result<BesideStore> {
+    pub fn make(&self, plan: &Plan, interrupt: &Interrupt) -> anyhow::Result<BesideStore> {
         let mut made = BesideStore::default();
         for (place, what) in &plan.made {
+            interrupt.check()?;
             let path = self.path.join(place);
             match what {
                 Made::Directory => {
@@ -141,7 +155,7 @@ impl Draft {
 
     /// Writes everything to the disk, so that a power loss after the rename loses nothing.
     pub fn sync(&self) -> anyhow::Result<()> {
-        syncfs(&*self.lock)
+        syncfs(&self.folder)
             .map_err(|errno| CallFailed::new(format!("cannot sync `{}`", shown(&self.path)), errno).into())
     }
 
@@ -154,8 +168,8 @@ impl Draft {
     }
 
     fn rename(&self, target: &Target, time: i64) -> anyhow::Result<()> {
-        fchmod(&*self.lock, DIRECTORY_MODE)?;
-        futimens(&*self.lock, &TimeSpec::new(time, 0), &TimeSpec::new(time, 0))?;
+        fchmod(&self.folder, DIRECTORY_MODE)?;
+        futimens(&self.folder, &TimeSpec::new(time, 0), &TimeSpec::new(time, 0))?;
         // rename(2) replaces an empty directory, and nothing else.
         std::fs::rename(&self.path, &target.root).map_err(|error| {
             let failed = anyhow!("cannot rename `{}` to `{}`: {error}", shown(&self.path), shown(&target.root));
@@ -175,12 +189,14 @@ impl Draft {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            entries.push((entry.file_name(), entry.metadata()?.ino()));
+            entries.push((entry.file_name(), Identity::of(&entry.metadata()?)));
         }
         entries.sort_by_key(|(name, _)| (name == last, name.clone()));
         fs::write(self.path.join(JOURNAL), write_journal(&entries))?;
         for (name, _) in &entries {
-            fs::rename(self.path.join(name), target.root.join(name))?;
+            let to = target.root.join(name);
+            fs::rename(self.path.join(name), &to)
+                .map_err(|error| hinted(error, "something was put there while the export ran"))?;
         }
         // From here on all is there; the rest is only tidying up.
         let _ = fs::remove_file(self.path.join(JOURNAL));
@@ -193,12 +209,12 @@ impl Draft {
 
     /// Removes the draft and all that is in it.
     pub fn discard(self, target: &Target) -> anyhow::Result<()> {
-        remove(&self.path, target)
+        remove(self.path.file_name().unwrap_or_default(), target)
     }
 }
 
 /// Whether the open file `folder` is what `path` names.
-fn is_same(folder: &std::fs::File, path: &Path) -> bool {
+fn is_same(folder: &File, path: &Path) -> bool {
     match (folder.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
         _ => false,
@@ -214,14 +230,15 @@ pub fn remove_left_overs(target: &Target) -> anyhow::Result<Vec<String>> {
             continue;
         }
         let path = entry.path();
-        let metadata = fs::symlink_metadata(&path)?;
+        // Another run may have published or removed it in the meantime.
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if !metadata.is_dir() || metadata.uid() != geteuid().as_raw() {
             stayed.push(format!("`{}` is not ours and stays", shown(&path)));
             continue;
         }
-        let Ok(folder) = std::fs::File::open(&path) else { continue };
-        // Held by a run that lives, or gone already.
-        let Ok(lock) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) else { continue };
+        let Ok(folder) = File::open(&path) else { continue };
+        // Held by a run that lives, or nobody can tell.
+        let Ok(Some(lock)) = lock(folder) else { continue };
         if !is_same(&lock, &path) {
             continue;
         }
@@ -229,53 +246,56 @@ pub fn remove_left_overs(target: &Target) -> anyhow::Result<Vec<String>> {
             stayed.push(format!("`{}` of a dead run stays: something is mounted in it", shown(&path)));
             continue;
         }
-        remove(&path, target).with_context(|| format!("cannot remove `{}` of a dead run", shown(&path)))?;
+        remove(&entry.file_name(), target)
+            .with_context(|| format!("cannot remove `{}` of a dead run", shown(&path)))?;
     }
     Ok(stayed)
 }
 
 /// Removes a draft that is locked, and what it had moved into a mount point if it had not moved all.
-fn remove(draft: &Path, target: &Target) -> anyhow::Result<()> {
+fn remove(draft: &OsStr, target: &Target) -> anyhow::Result<()> {
+    let drafts = File::open(&target.drafts)?;
+    let remove_tree = |name: &OsStr| {
+        remove_tree(&drafts, name.as_bytes())
+            .map_err(|errno| CallFailed::new(format!("cannot remove `{}`", shown(target.drafts.join(name))), errno))
+    };
     if target.is_mount_point
-        && let Ok(journal) = fs::read(draft.join(JOURNAL))
+        && let Ok(journal) = fs::read(target.drafts.join(draft).join(JOURNAL))
     {
         let entries = read_journal(&journal);
-        let moved: Vec<_> = entries
-            .iter()
-            .map(|(name, inode)| (target.root.join(name), *inode))
-            .filter(|(path, inode)| fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode))
-            .collect();
+        let is_moved = |(name, identity): &&(OsString, Identity)| {
+            fs::symlink_metadata(target.root.join(name)).is_ok_and(|found| Identity::of(&found) == *identity)
+        };
+        let moved: Vec<_> = entries.iter().filter(is_moved).collect();
         if moved.len() < entries.len() {
-            for (path, _) in moved {
-                remove_tree(&path)?;
+            for (name, _) in moved {
+                remove_tree(name)?;
             }
         }
     }
-    remove_tree(draft)
+    Ok(remove_tree(draft)?)
 }
 
-/// Removes a tree of ours, without following links. Directories of the store are not writable, which stops
-/// everybody but root.
-fn remove_tree(path: &Path) -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        for entry in WalkDir::new(path).same_file_system(true) {
-            let entry = entry?;
-            if entry.file_type().is_dir() {
-                fs::set_permissions(entry.path(), PermissionsExt::from_mode(0o700))?;
-            }
-        }
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => Ok(removed?),
+/// What tells an entry of ours from another of the same name: inode numbers are given anew, but what a user
+/// makes does not have our time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    inode: u64,
+    /// Modification time in seconds.
+    time: i64,
+}
+
+impl Identity {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self { inode: metadata.ino(), time: metadata.mtime() }
     }
 }
 
-/// Each entry as inode number, blank, name and NUL.
-fn write_journal(entries: &[(OsString, u64)]) -> Vec<u8> {
+/// Each entry as inode number, blank, time, blank, name and NUL.
+fn write_journal(entries: &[(OsString, Identity)]) -> Vec<u8> {
     let mut journal = Vec::new();
-    for (name, inode) in entries {
-        journal.extend_from_slice(format!("{inode} ").as_bytes());
+    for (name, Identity { inode, time }) in entries {
+        journal.extend_from_slice(format!("{inode} {time} ").as_bytes());
         journal.extend_from_slice(name.as_bytes());
         journal.push(0);
     }
@@ -283,13 +303,14 @@ fn write_journal(entries: &[(OsString, u64)]) -> Vec<u8> {
 }
 
 /// What [`write_journal`] wrote; an entry that was cut off is passed over.
-fn read_journal(journal: &[u8]) -> Vec<(OsString, u64)> {
+fn read_journal(journal: &[u8]) -> Vec<(OsString, Identity)> {
     let entry = |record: &[u8]| {
-        let blank = record.iter().position(|&byte| byte == b' ')?;
-        let inode = std::str::from_utf8(&record[..blank]).ok()?.parse().ok()?;
-        let name = &record[blank + 1..];
+        let mut fields = record.splitn(3, |&byte| byte == b' ');
+        let inode = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let time = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        let name = fields.next()?;
         let plain = !name.is_empty() && !name.contains(&b'/') && name != b"." && name != b"..";
-        plain.then(|| (OsString::from_vec(name.to_vec()), inode))
+        plain.then(|| (OsString::from_vec(name.to_vec()), Identity { inode, time }))
     };
     let complete = journal.iter().rposition(|&byte| byte == 0).map_or(&[][..], |end| &journal[..end]);
     complete.split(|&byte| byte == 0).filter_map(entry).collect()
@@ -324,12 +345,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_journal_is_read_as_it_was_written(
-            entries in prop::collection::vec(("[^/\0]{1,20}", any::<u64>()), 0..8), cut in 0_usize..40,
+            entries in prop::collection::vec(("[^/\0]{1,20}", any::<u64>(), any::<i64>()), 0..8), cut in 0_usize..40,
         ) {
-            let entries: Vec<(OsString, u64)> = entries
+            let entries: Vec<(OsString, Identity)> = entries
                 .into_iter()
-                .filter(|(name, _)| name != "." && name != "..")
-                .map(|(name, inode)| (name.into(), inode))
+                .filter(|(name, ..)| name != "." && name != "..")
+                .map(|(name, inode, time)| (name.into(), Identity { inode, time }))
                 .collect();
             let journal = write_journal(&entries);
             prop_assert_eq!(&read_journal(&journal), &entries);

@@ -5,16 +5,19 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, fstatat};
+use rustix::fs::FileType;
 use sha2::{Digest, Sha256};
 
-use super::pool;
+use super::names::{Buffer, Names};
+use super::{below, pool};
 use crate::failure::shown;
 use crate::interrupt::Interrupt;
 use crate::store::Registration;
@@ -25,36 +28,27 @@ const BUFFER: usize = 256 << 10;
 /// Fails at the first path below `store` whose NAR is not the registered one. The largest are begun
 /// first: one path may take as long as all others together.
 pub fn verify(store: &Path, registrations: &[Registration], jobs: usize, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let base = OwnedFd::from(fs::File::open(store)?.into_parts().0);
     let mut largest_last: Vec<_> = registrations.iter().collect();
     largest_last.sort_by_key(|registration| registration.nar_size);
-    pool::run(
-        jobs,
-        largest_last,
-        || vec![0; BUFFER],
-        |registration, buffer, _| {
-            let path = store.join(registration.path.base_name());
-            let (hash, size) =
-                nar_hash(&path, buffer, interrupt).with_context(|| format!("cannot verify `{}`", registration.path))?;
-            if hash != registration.nar_hash || size != registration.nar_size {
-                bail!(
-                    "verification failed: `{}` has NAR hash sha256:{hash} ({size} bytes), \
+    let worker = || (vec![0; BUFFER], Buffer::default());
+    pool::run(jobs, largest_last, worker, |registration, (data, names), _| {
+        let mut reader = Reader { base: base.as_fd(), data, names, interrupt };
+        let (hash, size) = reader
+            .nar_hash(registration.path.base_name().as_bytes())
+            .with_context(|| format!("cannot verify `{}`", registration.path))?;
+        if hash != registration.nar_hash || size != registration.nar_size {
+            bail!(
+                "verification failed: `{}` has NAR hash sha256:{hash} ({size} bytes), \
                  but sha256:{} ({} bytes) is registered",
-                    registration.path,
-                    registration.nar_hash,
-                    registration.nar_size
-                );
-            }
-            Ok(())
-        },
-    )?;
+                registration.path,
+                registration.nar_hash,
+                registration.nar_size
+            );
+        }
+        Ok(())
+    })?;
     Ok(())
-}
-
-/// SHA-256 in base 16 and size in bytes of the NAR of `path`.
-fn nar_hash(path: &Path, buffer: &mut [u8], interrupt: &Interrupt) -> anyhow::Result<(String, u64)> {
-    let mut sink = Hashing { hash: Sha256::new(), size: 0 };
-    write_nar(path, &mut sink, buffer, interrupt)?;
-    Ok((base16(&sink.hash.finalize()), sink.size))
 }
 
 fn base16(bytes: &[u8]) -> String {
@@ -83,90 +77,111 @@ impl Write for Hashing {
 
 /// What is left to write of a NAR; a stack of these instead of recursion, since trees may be very deep.
 enum Step {
-    /// The node at this path.
-    Node(PathBuf),
+    /// The node at this path, relative to the base.
+    Node(Vec<u8>),
     /// An entry of a directory: its name and node.
-    Entry(PathBuf),
+    Entry(Vec<u8>),
     /// The end of an entry, or of a directory.
     End,
 }
 
-/// Writes the NAR of `path` (Nix manual, "Nix Archive (NAR) format").
-///
-/// Not the crate nix-archive: it refuses trees of more than 64 directories in each other, which Nix
-/// before 2.3x stores. A test compares the two on all others.
-fn write_nar(path: &Path, to: &mut impl Write, buffer: &mut [u8], interrupt: &Interrupt) -> anyhow::Result<()> {
-    strings(to, &[b"nix-archive-1"])?;
-    let mut steps = vec![Step::Node(path.to_owned())];
-    while let Some(step) = steps.pop() {
-        interrupt.check()?;
-        match step {
-            Step::End => strings(to, &[b")"])?,
-            Step::Entry(path) => {
-                let name = path.file_name().unwrap_or_default().as_bytes();
-                strings(to, &[b"entry", b"(", b"name", name, b"node"])?;
-                steps.push(Step::End);
-                steps.push(Step::Node(path));
-            }
-            Step::Node(path) => {
-                let metadata = fs::symlink_metadata(&path)?;
-                let kind = metadata.file_type();
-                if kind.is_symlink() {
-                    let target = fs::read_link(&path)?;
-                    strings(to, &[b"(", b"type", b"symlink", b"target", target.as_os_str().as_bytes(), b")"])?;
-                } else if kind.is_file() {
-                    strings(to, &[b"(", b"type", b"regular"])?;
-                    if metadata.mode() & 0o100 != 0 {
-                        strings(to, &[b"executable", b""])?;
-                    }
-                    strings(to, &[b"contents"])?;
-                    contents(&path, metadata.len(), to, buffer, interrupt)?;
-                    strings(to, &[b")"])?;
-                } else if kind.is_dir() {
-                    strings(to, &[b"(", b"type", b"directory"])?;
+/// Reads trees below `base`, by descriptors: their paths may be longer than the kernel takes at once.
+struct Reader<'a> {
+    base: BorrowedFd<'a>,
+    data: &'a mut [u8],
+    names: &'a mut Buffer,
+    interrupt: &'a Interrupt,
+}
+
+impl Reader<'_> {
+    /// SHA-256 in base 16 and size in bytes of the NAR of `path`.
+    fn nar_hash(&mut self, path: &[u8]) -> anyhow::Result<(String, u64)> {
+        let mut sink = Hashing { hash: Sha256::new(), size: 0 };
+        self.write_nar(path, &mut sink)?;
+        Ok((base16(&sink.hash.finalize()), sink.size))
+    }
+
+    /// Writes the NAR of `path` (Nix manual, "Nix Archive (NAR) format").
+    ///
+    /// Not the crate nix-archive: it refuses trees of more than 64 directories in each other, which older
+    /// versions of Nix store. A test compares the two on all others.
+    fn write_nar(&mut self, path: &[u8], to: &mut impl Write) -> anyhow::Result<()> {
+        strings(to, &[b"nix-archive-1"])?;
+        let mut steps = vec![Step::Node(path.to_owned())];
+        while let Some(step) = steps.pop() {
+            self.interrupt.check()?;
+            match step {
+                Step::End => strings(to, &[b")"])?,
+                Step::Entry(path) => {
+                    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+                    strings(to, &[b"entry", b"(", b"name", name, b"node"])?;
                     steps.push(Step::End);
-                    let mut names = fs::read_dir(&path)?
-                        .map(|entry| entry.map(|entry| entry.file_name()))
-                        .collect::<io::Result<Vec<_>>>()?;
-                    names.sort_unstable_by(|a: &std::ffi::OsString, b| descending(a, b));
-                    steps.extend(names.into_iter().map(|name| Step::Entry(path.join(name))));
-                } else {
-                    bail!("`{}` is no file, directory or symlink", shown(&path));
+                    steps.push(Step::Node(path));
+                }
+                Step::Node(path) => {
+                    self.node(&path, to, &mut steps)
+                        .with_context(|| format!("cannot read `{}`", shown_bytes(&path)))?;
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// The stack is taken from its end, and a NAR's entries are in the order of their bytes.
-fn descending(a: &OsStr, b: &OsStr) -> std::cmp::Ordering {
-    b.as_bytes().cmp(a.as_bytes())
-}
-
-fn contents(
-    path: &Path,
-    size: u64,
-    to: &mut impl Write,
-    buffer: &mut [u8],
-    interrupt: &Interrupt,
-) -> anyhow::Result<()> {
-    to.write_all(&size.to_le_bytes())?;
-    let mut left = size;
-    if left > 0 {
-        let mut file: File = fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)?.into();
-        while left > 0 {
-            interrupt.check()?;
-            let most = usize::try_from(left).unwrap_or(BUFFER).min(buffer.len());
-            let read = file.read(&mut buffer[..most]).with_context(|| format!("cannot read `{}`", shown(path)))?;
-            if read == 0 {
-                bail!("`{}` became shorter while it was read", shown(path));
+    fn node(&mut self, path: &[u8], to: &mut impl Write, steps: &mut Vec<Step>) -> anyhow::Result<()> {
+        let stat = below::at(self.base, path, |from, rest| fstatat(from, rest, AtFlags::AT_SYMLINK_NOFOLLOW))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                let target = below::at(self.base, path, |from, rest| readlinkat(from, rest))?;
+                strings(to, &[b"(", b"type", b"symlink", b"target", target.as_bytes(), b")"])?;
             }
-            to.write_all(&buffer[..read])?;
-            left -= read as u64;
+            FileType::RegularFile => {
+                strings(to, &[b"(", b"type", b"regular"])?;
+                if stat.st_mode & 0o100 != 0 {
+                    strings(to, &[b"executable", b""])?;
+                }
+                strings(to, &[b"contents"])?;
+                self.contents(path, u64::try_from(stat.st_size)?, to)?;
+                strings(to, &[b")"])?;
+            }
+            FileType::Directory => {
+                strings(to, &[b"(", b"type", b"directory"])?;
+                steps.push(Step::End);
+                let mut names = Names::default();
+                names.read(&below::directory(self.base, path)?, self.names)?;
+                let mut names: Vec<_> = names.iter().map(|(name, _)| below::join(path, name.to_bytes())).collect();
+                // The stack is taken from its end, and a NAR's entries are in the order of their bytes.
+                names.sort_unstable_by(|a, b| b.cmp(a));
+                steps.extend(names.into_iter().map(Step::Entry));
+            }
+            _ => bail!("it is no file, directory or symlink"),
         }
+        Ok(())
     }
-    Ok(to.write_all(&[0; 8][..padding(size)])?)
+
+    fn contents(&mut self, path: &[u8], size: u64, to: &mut impl Write) -> anyhow::Result<()> {
+        to.write_all(&size.to_le_bytes())?;
+        let mut left = size;
+        if left > 0 {
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let file = below::at(self.base, path, |from, rest| openat(from, rest, flags, Mode::empty()))?;
+            let mut file = File::from(file);
+            while left > 0 {
+                self.interrupt.check()?;
+                let most = usize::try_from(left).unwrap_or(BUFFER).min(self.data.len());
+                let read = file.read(&mut self.data[..most])?;
+                if read == 0 {
+                    bail!("it became shorter while it was read");
+                }
+                to.write_all(&self.data[..read])?;
+                left -= read as u64;
+            }
+        }
+        Ok(to.write_all(&[0; 8][..padding(size)])?)
+    }
+}
+
+fn shown_bytes(path: &[u8]) -> String {
+    shown(OsStr::from_bytes(path))
 }
 
 /// Zero bytes after `size` bytes: strings are padded to multiples of 8.
@@ -237,7 +252,11 @@ mod tests {
             make(&node, &path);
             let (size, hash) = hash_path(&path, CaseHack::Disabled).unwrap().into_parts();
             let hex = base16(&hash);
-            prop_assert_eq!(nar_hash(&path, &mut [0; 7], &Interrupt::default()).unwrap(), (hex, size));
+            let base = File::open(folder.path()).unwrap();
+            let (mut names, interrupt) = (Buffer::default(), Interrupt::default());
+            let mut reader =
+                Reader { base: base.as_fd(), data: &mut [0; 7], names: &mut names, interrupt: &interrupt };
+            prop_assert_eq!(reader.nar_hash(b"x").unwrap(), (hex, size));
         }
     }
 }

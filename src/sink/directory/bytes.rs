@@ -58,10 +58,10 @@ fn copy_range(
         interrupt.check()?;
         let piece = usize::try_from(end - from).unwrap_or(PIECE).min(PIECE);
         match copy_file_range(source, Some(&mut from), destination, Some(&mut to), piece) {
-            Ok(0) => return Err(shrunk()),
-            Ok(_) | Err(Errno::EINTR) => {}
-            // Two kinds of file systems, or a kernel older than 5.3: its manual page names these.
-            Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {
+            Ok(1..) | Err(Errno::EINTR) => {}
+            // Two kinds of file systems, a kernel older than 5.3, a file system that reads 0 bytes where there
+            // are some (proc and its like), or a filter of system calls that does not know this one.
+            Ok(0) | Err(Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
                 return read_and_write(source, destination, from, end, interrupt);
             }
             Err(errno) => return Err(CallFailed::new("cannot copy data".to_owned(), errno).into()),

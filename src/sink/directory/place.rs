@@ -14,13 +14,13 @@ use nix::unistd::{linkat, symlinkat};
 use rustix::fs::FileType;
 
 use super::inodes::{Inode, Inodes};
-use super::{Ends, Entry, Folder, LONGEST_PATH, STORE_TIME, Side, bytes, open_below};
+use super::{Ends, Entry, Folder, STORE_TIME, Side, bytes};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
-use crate::sink::CallFailed;
 use crate::sink::link::{Method, Verdict, verdict};
 use crate::sink::mounts::Mounts;
 use crate::sink::receipt::{Reason, Tally};
+use crate::sink::{CallFailed, below};
 
 /// What a pair of file systems, the store path's and the root's, has refused for good.
 #[derive(Default)]
@@ -181,14 +181,9 @@ impl Placer<'_> {
 
     /// Gives the file at `path`, relative to the root's store, another name.
     fn link_in_root(&self, path: &[u8], entry: Entry<'_>) -> nix::Result<()> {
-        let base = &self.top.destination;
-        let to = &entry.folder.destination;
-        if path.len() <= LONGEST_PATH {
-            return linkat(base, path, to, entry.name, AtFlags::empty());
-        }
-        let slash = path.iter().rposition(|&byte| byte == b'/').ok_or(Errno::ENAMETOOLONG)?;
-        let parent = open_below(base, &path[..slash])?;
-        linkat(&parent, &path[slash + 1..], to, entry.name, AtFlags::empty())
+        below::at(&self.top.destination, path, |from, rest| {
+            linkat(from, rest, &entry.folder.destination, entry.name, AtFlags::empty())
+        })
     }
 
     /// Counts a refusal and remembers one that holds for good, or fails where there is no other way.

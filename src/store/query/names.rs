@@ -1,15 +1,17 @@
-//! Reads the names in a profile, following links to directories as long as they stay in the store.
-//! It must never follow a link out of the store: that leads to files of this machine, not of the root.
+//! Reads the names in a profile, following links as long as they stay in the store.
+//! It must never look at anything outside: that is this machine's, not the root's.
 
-use std::ffi::OsStr;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use fs_err as fs;
-use nix::errno::Errno;
+use walkdir::WalkDir;
 
 use crate::failure::shown;
+use crate::interrupt::Interrupt;
 use crate::store::StoreDirectory;
 use crate::store::tree::{Node, Tree};
 
@@ -23,16 +25,25 @@ pub enum Wanted {
 }
 
 /// More names than any profile has; links between directories can multiply them without end.
-const MOST_NAMES: usize = 2_000_000;
+const MOST_NAMES: usize = 500_000;
+/// As many links as the kernel follows in one path (`path_resolution(7)`).
+const MOST_LINKS: usize = 40;
 
 /// Reads the wanted names of the profile at `profile`, a store path. A profile that is no directory, or a
 /// link that leads nowhere or out of the store, has none.
-pub fn read_tree(profile: &Path, wanted: Wanted, store: &StoreDirectory) -> anyhow::Result<Tree> {
-    let mut reader = Reader { store: fs::canonicalize(store.as_path())?, above: Vec::new(), names: 0 };
+pub fn read_tree(
+    profile: &Path,
+    wanted: Wanted,
+    store: &StoreDirectory,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Tree> {
+    let real_store = fs::canonicalize(store.as_path())?;
+    let mut reader = Reader { store: store.as_path(), real_store, above: Vec::new(), names: 0, interrupt };
     let Followed::Directory(real) = reader.follow(profile)? else { return Ok(Tree::new()) };
     if wanted == Wanted::Everything {
-        return reader.directory(&real);
+        return reader.directory(real);
     }
+    reader.above.push(real);
     let mut tree = Tree::new();
     let mut bin = Tree::new();
     if let Some(etc) = reader.node_if_there(&profile.join("etc"))? {
@@ -48,45 +59,52 @@ pub fn read_tree(profile: &Path, wanted: Wanted, store: &StoreDirectory) -> anyh
 }
 
 /// Where a name leads.
+#[derive(Debug, PartialEq, Eq)]
 enum Followed {
     Nowhere,
     InACircle,
-    OutOfTheStore,
-    File,
-    /// With its real path.
+    /// To this absolute path outside the store.
+    Out(PathBuf),
+    /// To this file in the store.
+    File(PathBuf),
+    /// To this directory in the store.
     Directory(PathBuf),
 }
 
-struct Reader {
+struct Reader<'a> {
+    store: &'a Path,
     /// The store directory with its own links resolved.
-    store: PathBuf,
+    real_store: PathBuf,
     /// Real paths of the directories that are being read, outermost first.
     above: Vec<PathBuf>,
     names: usize,
+    interrupt: &'a Interrupt,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn node_if_there(&mut self, path: &Path) -> anyhow::Result<Option<Node>> {
         match fs::symlink_metadata(path) {
             Ok(_) => Ok(Some(self.node(path)?)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
     /// `directory` must be a real path.
-    fn directory(&mut self, directory: &Path) -> anyhow::Result<Tree> {
-        self.above.push(directory.to_owned());
+    fn directory(&mut self, directory: PathBuf) -> anyhow::Result<Tree> {
         let mut tree = Tree::new();
-        for entry in fs::read_dir(directory)? {
+        let entries = WalkDir::new(&directory).min_depth(1).max_depth(1);
+        self.above.push(directory);
+        for entry in entries {
             let entry = entry?;
-            tree.insert(entry.file_name(), self.node(&entry.path())?);
+            tree.insert(entry.file_name().to_owned(), self.node(entry.path())?);
         }
         self.above.pop();
         Ok(tree)
     }
 
     fn node(&mut self, path: &Path) -> anyhow::Result<Node> {
+        self.interrupt.check()?;
         self.names += 1;
         if self.names > MOST_NAMES {
             bail!("`{}` has more than {MOST_NAMES} names once its links are followed", shown(path));
@@ -94,38 +112,72 @@ impl Reader {
         Ok(match self.follow(path)? {
             Followed::Nowhere => Node::Broken,
             Followed::InACircle => Node::Cycle,
-            Followed::OutOfTheStore => Node::Leaf { outside: self.way_out(path) },
-            Followed::File => Node::Leaf { outside: None },
+            Followed::Out(leads_to) | Followed::File(leads_to) => Node::Leaf { leads_to },
             Followed::Directory(real) if self.above.contains(&real) => Node::Cycle,
-            Followed::Directory(real) => Node::Directory(self.directory(&real)?),
+            Followed::Directory(real) => Node::Directory(self.directory(real)?),
         })
     }
 
+    /// Follows `path`, which lies in the store, name by name.
     fn follow(&self, path: &Path) -> anyhow::Result<Followed> {
-        match std::fs::canonicalize(path) {
-            Ok(real) if !real.starts_with(&self.store) => Ok(Followed::OutOfTheStore),
-            Ok(real) if fs::metadata(&real)?.is_dir() => Ok(Followed::Directory(real)),
-            Ok(_) => Ok(Followed::File),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                Ok(Followed::Nowhere)
+        let mut here = self.real_store.clone();
+        let Some(mut rest) = self.inside(path) else { return Ok(Followed::Out(path.to_owned())) };
+        let mut links = 0;
+        while let Some(name) = rest.pop_front() {
+            let next = if name == ".." {
+                here.pop();
+                here.clone()
+            } else {
+                here.join(&name)
+            };
+            if !next.starts_with(&self.real_store) {
+                // A way out and back in again is as good as a straight one.
+                let out = without_dots(&next.join(rest.iter().collect::<PathBuf>()));
+                let Some(inside) = self.inside(&out) else { return Ok(Followed::Out(out)) };
+                (here, rest) = (self.real_store.clone(), inside);
+                continue;
             }
-            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => Ok(Followed::InACircle),
-            Err(error) => Err(error).with_context(|| format!("cannot follow `{}`", shown(path))),
+            let metadata = match fs::symlink_metadata(&next) {
+                Err(error) if is_absent(&error) => return Ok(Followed::Nowhere),
+                metadata => metadata?,
+            };
+            if metadata.is_symlink() {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Ok(Followed::InACircle);
+                }
+                let target = fs::read_link(&next)?;
+                let way = components(&target).chain(rest);
+                if target.is_relative() {
+                    rest = way.collect();
+                    continue;
+                }
+                let out = without_dots(&way.collect::<PathBuf>());
+                let Some(inside) = self.inside(&out) else { return Ok(Followed::Out(out)) };
+                (here, rest) = (self.real_store.clone(), inside);
+            } else if metadata.is_dir() {
+                here = next;
+            } else {
+                return Ok(if rest.is_empty() { Followed::File(next) } else { Followed::Nowhere });
+            }
         }
+        Ok(Followed::Directory(here))
     }
 
-    /// The first place outside the store on the way of the links that begin at `path`.
-    fn way_out(&self, path: &Path) -> Option<PathBuf> {
-        let mut here = path.to_owned();
-        for _ in 0..40 {
-            let target = fs::read_link(&here).ok()?;
-            here = without_dots(&here.parent()?.join(target));
-            if !here.starts_with(&self.store) {
-                return Some(here);
-            }
-        }
-        None
+    /// The names below the store directory that `path` has, if it lies in it.
+    fn inside(&self, path: &Path) -> Option<VecDeque<OsString>> {
+        let names = path.strip_prefix(self.store).or_else(|_| path.strip_prefix(&self.real_store)).ok()?;
+        Some(names.iter().map(OsStr::to_owned).collect())
     }
+}
+
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// The components of a link's target; `.` means nothing in them.
+fn components(target: &Path) -> impl Iterator<Item = OsString> {
+    target.components().filter(|component| *component != Component::CurDir).map(|c| c.as_os_str().to_owned())
 }
 
 /// `path` without `.` and `..`, taken word by word as a shell's `cd` does.
@@ -146,8 +198,17 @@ fn without_dots(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tree::at;
     use std::os::unix::fs::symlink;
+
+    fn at<'a>(tree: &'a Tree, path: &str) -> Option<&'a Node> {
+        match path.split_once('/') {
+            None => tree.get(OsStr::new(path)),
+            Some((first, rest)) => match tree.get(OsStr::new(first))? {
+                Node::Directory(tree) => at(tree, rest),
+                _ => None,
+            },
+        }
+    }
 
     #[test]
     fn links_are_followed_inside_the_store_only() {
@@ -157,41 +218,53 @@ mod tests {
         fs::create_dir_all(profile.join("etc/own")).unwrap();
         fs::create_dir_all(package.join("etc/deep")).unwrap();
         fs::create_dir_all(package.join("bin")).unwrap();
-        fs::create_dir_all(root.join("outside")).unwrap();
         fs::write(package.join("etc/deep/file"), "").unwrap();
         fs::write(package.join("bin/sh"), "").unwrap();
         for (name, target) in [
             ("etc/package", "../../package/etc"),
+            ("etc/dotted", ".././../package/./etc/"),
+            ("etc/round", "../../../store/package/bin/sh"),
+            ("etc/straight", root.join("store/package/bin/sh").to_str().unwrap()),
             ("etc/broken", "missing"),
             ("etc/broken-file", "package/deep/file/x"),
             ("etc/self", "self"),
             ("etc/up", "."),
-            ("etc/out", "../../../outside"),
+            ("etc/profile", ".."),
+            ("etc/out", "../../../outside/x"),
+            ("etc/host", "/etc/../etc/x"),
             ("bin", "../package/bin"),
         ] {
             symlink(target, profile.join(name)).unwrap();
         }
         symlink("../../package", package.join("etc/again")).unwrap();
         let store = StoreDirectory::new(&root.join("store")).unwrap();
+        let read = |path: &Path, wanted| read_tree(path, wanted, &store, &Interrupt::default()).unwrap();
 
-        let tree = read_tree(&profile, Wanted::EtcAndShells, &store).unwrap();
-        let leaf = Node::Leaf { outside: None };
+        let tree = read(&profile, Wanted::EtcAndShells);
+        let leaf = |path: PathBuf| Some(Node::Leaf { leads_to: path });
+        let shell = leaf(package.join("bin/sh"));
         for (path, expected) in [
             ("etc/own", Some(Node::Directory(Tree::new()))),
-            ("etc/package/deep/file", Some(leaf.clone())),
+            ("etc/package/deep/file", leaf(package.join("etc/deep/file"))),
+            ("etc/dotted/deep/file", leaf(package.join("etc/deep/file"))),
             ("etc/package/again/etc", Some(Node::Cycle)),
+            ("etc/round", shell.clone()),
+            ("etc/straight", shell.clone()),
             ("etc/broken", Some(Node::Broken)),
             ("etc/broken-file", Some(Node::Broken)),
             ("etc/self", Some(Node::Cycle)),
             ("etc/up", Some(Node::Cycle)),
-            ("etc/out", Some(Node::Leaf { outside: Some(root.join("outside")) })),
-            ("bin/sh", Some(leaf)),
+            ("etc/profile", Some(Node::Cycle)),
+            ("etc/out", leaf(root.join("outside/x"))),
+            ("etc/host", leaf("/etc/x".into())),
+            ("bin/sh", shell),
             ("bin/env", None),
         ] {
-            assert_eq!(at(&tree, Path::new(path)), expected.as_ref(), "{path}");
+            assert_eq!(at(&tree, path), expected.as_ref(), "{path}");
         }
-        let everything = read_tree(&profile, Wanted::Everything, &store).unwrap();
-        assert_eq!(at(&everything, Path::new("etc")), at(&tree, Path::new("etc")));
-        assert_eq!(read_tree(&package.join("bin/sh"), Wanted::Everything, &store).unwrap(), Tree::new());
+        let everything = read(&profile, Wanted::Everything);
+        assert_eq!(at(&everything, "etc"), at(&tree, "etc"));
+        assert_eq!(read(&package.join("bin/sh"), Wanted::Everything), Tree::new());
+        assert_eq!(read(&root.join("store/missing"), Wanted::EtcAndShells), Tree::new());
     }
 }

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, RawDir};
 const DIRECTORY_BUFFER: usize = 32 * 1024;
 
 /// What getdents64 writes into, reused from one directory to the next.
-pub(super) struct Buffer(Vec<MaybeUninit<u8>>);
+pub(in crate::sink) struct Buffer(Vec<MaybeUninit<u8>>);
 
 impl Default for Buffer {
     fn default() -> Self {
@@ -22,7 +22,7 @@ impl Default for Buffer {
 
 /// Names of a directory with their types, in one piece of memory.
 #[derive(Default)]
-pub(super) struct Names {
+pub(in crate::sink) struct Names {
     /// Each with its NUL.
     bytes: Vec<u8>,
     /// Where each ends in `bytes`.
@@ -31,7 +31,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Reads the names in `directory`, in place of those that were here.
-    pub(super) fn read(&mut self, directory: &OwnedFd, buffer: &mut Buffer) -> Result<(), Errno> {
+    pub(in crate::sink) fn read(&mut self, directory: &OwnedFd, buffer: &mut Buffer) -> Result<(), Errno> {
         self.bytes.clear();
         self.ends.clear();
         let mut entries = RawDir::new(directory, &mut buffer.0);
@@ -44,7 +44,7 @@ impl Names {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::sink) fn len(&self) -> usize {
         self.ends.len()
     }
 
@@ -53,7 +53,7 @@ impl Names {
         self.ends.push((self.bytes.len(), kind));
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&CStr, FileType)> {
+    pub(in crate::sink) fn iter(&self) -> impl Iterator<Item = (&CStr, FileType)> {
         let mut start = 0;
         self.ends.iter().filter_map(move |&(end, kind)| {
             let bytes = &self.bytes[start..end];
@@ -63,7 +63,7 @@ impl Names {
     }
 
     /// In pieces of at most `most` names.
-    pub(super) fn pieces(&self, most: usize) -> Vec<Names> {
+    pub(in crate::sink) fn pieces(&self, most: usize) -> Vec<Names> {
         let mut pieces = vec![Names::default()];
         for (name, kind) in self.iter() {
             if pieces.last().is_some_and(|piece| piece.ends.len() == most) {
