@@ -1,19 +1,17 @@
 # `make help` lists the targets. Each installs what this machine lacks, and says so.
 SHELL := /bin/bash
-export PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-# Evaluated when used: Rust may only be there after the set-up.
+# make expands a recipe before it runs its first line, when Rust may not be there yet: so the targets for
+# people do the set-up and call make again for the rest.
+AGAIN = @$(MAKE) --no-print-directory
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # musl where rustup has it, else glibc; both are linked statically.
 TARGET = $(shell musl=$(HOST:-gnu=-musl); test -d "$$(rustc --print sysroot)/lib/rustlib/$$musl" && echo $$musl || echo $(HOST))
 BINARY = $(CURDIR)/target/$(TARGET)/release/nixkit
-
-# The integration tests mount file systems: they run as root in a mount namespace of their own, so that
-# nothing stays mounted however they end. cargo itself runs as the user.
-AS_ROOT = $(shell test $$(id -u) = 0 || echo sudo -E env PATH=$(PATH))
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: help build demo check test clean binary lints unit-tests integration-tests
+.PHONY: help build demo check test clean binary run-demo lints unit-tests integration-tests tests-passed
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -21,30 +19,31 @@ help: ## List the targets
 
 build: ## Build the static binary, target/<triple>/release/nixkit
 	@.ci/set-up build
-	@$(MAKE) --no-print-directory binary
+	$(AGAIN) binary
 
 demo: ## Build it, install a profile with real Nix, export it, and run a program from the exported root
 	@.ci/set-up run
-	@$(MAKE) --no-print-directory binary
-	@$(AS_ROOT) .ci/demo $(BINARY)
+	$(AGAIN) binary run-demo
 
 check: ## Format, lints and unit tests: what to run while you work
 	@.ci/set-up build
-	@$(MAKE) --no-print-directory lints unit-tests
+	$(AGAIN) lints unit-tests
 
 test: ## Everything that CI runs
 	@.ci/set-up test
-	@$(MAKE) --no-print-directory binary lints unit-tests integration-tests
-	@echo "All tests passed; they ran $(BINARY)"
+	$(AGAIN) binary lints unit-tests integration-tests tests-passed
 
 clean: ## Remove everything that was built here
-	@$(AS_ROOT) rm -rf target/demo
+	@.ci/as-root rm -rf target/demo
 	cargo clean
 
 # Without --target the flag would hold for proc-macros too, which cannot be static.
 binary:
 	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TARGET)
 	@echo "built $(BINARY) ($$(stat -c %s $(BINARY)) bytes)"
+
+run-demo:
+	@.ci/as-root .ci/demo $(BINARY)
 
 lints:
 	cargo fmt --check
@@ -53,5 +52,11 @@ lints:
 unit-tests:
 	cargo test --locked --lib
 
+# They mount file systems, so they run as root, in a mount namespace of their own: nothing stays mounted,
+# however they end. cargo itself runs as the user.
 integration-tests:
-	$(RUNNER)='$(AS_ROOT) unshare --mount --propagation private' NIXKIT=$(BINARY) cargo test --locked --test it
+	$(RUNNER)='$(CURDIR)/.ci/as-root unshare --mount --propagation private' NIXKIT=$(BINARY) \
+		cargo test --locked --test it
+
+tests-passed:
+	@echo "All tests passed. They ran $(BINARY)"

@@ -7,7 +7,7 @@ mod multicall;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use crate::failure::{UnknownApplet, shown};
+use crate::failure::{UnknownApplet, hinted, shown};
 
 /// One of the names under which this program can be called.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub const APPLETS: &[Applet] = &[Applet {
 pub const OWN_NAME: &str = "nixkit";
 
 /// What `argv[0]` names: its last component, without the `-` that a login shell puts before it, and
-/// without Nix's `.NAME-wrapped`, in this order (issue "one static multicall binary", section 1).
+/// without Nix's `.NAME-wrapped`, in this order.
 ///
 /// Not clap's `multicall`: that fails on the last two forms.
 pub fn called_name(argv0: &OsStr) -> &OsStr {
@@ -62,6 +62,11 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> (String, anyhow::Result<u8>) {
     if name != OWN_NAME {
         return (OWN_NAME.to_owned(), Err(unknown(name)));
     }
+    // `nixkit help APPLET` is what people type who come from other tools.
+    if arguments.get(1).is_some_and(|word| word == "help") && arguments.len() == 3 {
+        arguments.remove(1);
+        arguments.push("--help".into());
+    }
     let first = arguments.get(1).map(OsString::as_os_str);
     match first {
         Some(first) if !first.as_bytes().starts_with(b"-") && first != "help" => match find(first) {
@@ -77,7 +82,10 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> (String, anyhow::Result<u8>) {
 
 fn unknown(name: &OsStr) -> anyhow::Error {
     let names: Vec<_> = APPLETS.iter().map(|applet| applet.name).collect();
-    crate::failure::hinted(UnknownApplet(shown(name)), format!("the applets are: {}", names.join(", ")))
+    hinted(
+        UnknownApplet(shown(name)),
+        format!("call it `{OWN_NAME}`, or by the name of an applet: {}", names.join(", ")),
+    )
 }
 
 #[cfg(test)]

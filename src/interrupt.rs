@@ -2,7 +2,7 @@
 //! It must never do work inside a signal handler: the work itself stops, cleans up and reports.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -10,7 +10,7 @@ use signal_hook::flag;
 
 use crate::failure::Interrupted;
 
-/// Which signal arrived first, if any. Clones share it.
+/// Which signal arrived last, if any. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
     signal: Arc<AtomicUsize>,
@@ -18,22 +18,17 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// Catches INT, TERM and HUP from now on, except those that the caller had ignored: `nohup` means it.
-    /// A second signal ends the process at once; what it leaves behind is removed by the next run.
+    /// Further ones change nothing, so that a pair of signals, as some supervisors send, cannot cut the
+    /// clean-up short; QUIT and KILL end the process at once, and the next run removes what they leave.
     pub fn install() -> anyhow::Result<Self> {
         let interrupt = Self::default();
-        let again = Arc::new(AtomicBool::new(false));
         let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
         for signal in [SIGHUP, SIGINT, SIGTERM] {
             if is_ignored(&status, signal) {
                 continue;
             }
-            // The order matters: the shutdown must see `again` as the signals before this one left it.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
-                .and_then(|_| flag::register(signal, Arc::clone(&again)))
-                .and_then(|_| {
-                    let number = usize::try_from(signal).unwrap_or_default();
-                    flag::register_usize(signal, Arc::clone(&interrupt.signal), number)
-                })
+            let number = usize::try_from(signal)?;
+            flag::register_usize(signal, Arc::clone(&interrupt.signal), number)
                 .with_context(|| format!("cannot handle signal {signal}"))?;
         }
         Ok(interrupt)

@@ -9,8 +9,10 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use indicatif::DecimalBytes;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::geteuid;
 
 use crate::failure::{Usage, hinted, shown};
 use crate::interrupt::Interrupt;
@@ -28,6 +30,10 @@ use crate::store::query::{self, Environment, NixStore, Profile, Wanted};
 use crate::store::{StoreDirectory, StorePath};
 
 const NAME: &str = "export-profile";
+/// A thread holds the two sides of a directory and of a file, and of a path too long for one call a step more.
+const DESCRIPTORS_PER_JOB: u64 = 6;
+/// What is open beside the threads' files: standard streams, store, root, lock, a large directory cut into tasks.
+const OTHER_DESCRIPTORS: u64 = 32;
 /// More threads than any machine has cores: a larger number is a slip of the hand.
 const MOST_JOBS: i64 = 1024;
 
@@ -113,10 +119,10 @@ struct Request {
     /// Seconds since 1970 for what is made beside the store.
     time: i64,
     jobs: usize,
-    arguments: Flags,
+    flags: Flags,
 }
 
-/// What needs no further thought.
+/// What means what it says.
 struct Flags {
     link_mode: LinkMode,
     verify: bool,
@@ -129,8 +135,9 @@ impl Request {
     fn new(arguments: Arguments, variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
         let set = |name| variable(name).filter(|value| !value.is_empty());
         let store = set("NIX_STORE_DIR").or_else(|| set("NIX_STORE")).unwrap_or_else(|| "/nix/store".into());
-        let store = StoreDirectory::new(Path::new(&store))
-            .ok_or_else(|| anyhow!("NIX_STORE_DIR is `{}`, which is no absolute path", shown(&store)))?;
+        let store = StoreDirectory::new(Path::new(&store)).ok_or_else(|| {
+            anyhow!("`{}` (NIX_STORE_DIR or NIX_STORE) is no store directory: it is not absolute", shown(&store))
+        })?;
         let profile_path =
             if arguments.store_only { None } else { Some(root::profile_path(&arguments.profile_path, &store)?) };
         let root = arguments.root;
@@ -139,7 +146,7 @@ impl Request {
         }
         let environment = Environment {
             nix_profile: variable("NIX_PROFILE"),
-            home: variable("HOME"),
+            home: set("HOME").or_else(home_of_this_user),
             xdg_state_home: variable("XDG_STATE_HOME"),
         };
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -151,7 +158,7 @@ impl Request {
             environment,
             time: source_date_epoch(set("SOURCE_DATE_EPOCH").as_deref())?,
             jobs: arguments.jobs.map_or_else(cores, usize::from),
-            arguments: Flags {
+            flags: Flags {
                 link_mode: arguments.link_mode,
                 verify: arguments.verify,
                 sync: arguments.sync,
@@ -160,6 +167,12 @@ impl Request {
             },
         })
     }
+}
+
+/// Where no `HOME` is set, as in many containers. As Nix does, but without the C library's modules.
+fn home_of_this_user() -> Option<OsString> {
+    let passwd = fs_err::read_to_string("/etc/passwd").ok()?;
+    query::home_of(geteuid().as_raw(), &passwd).map(Into::into)
 }
 
 /// The time of what is made beside the store: `SOURCE_DATE_EPOCH` (reproducible-builds.org), else Nix's 1.
@@ -185,6 +198,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     // The user's mask is for the user's files: a root is the same whoever makes it.
     umask(Mode::from_bits_truncate(0o022));
     let interrupt = Interrupt::install()?;
+    let jobs = affordable_jobs(request.jobs, raise_descriptor_limit());
 
     let target = request.root.as_deref().map(|root| prepare(root, &request, voice)).transpose()?;
     let nix = NixStore::find(request.store.clone(), interrupt.clone())?;
@@ -194,11 +208,11 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     voice.decision(&format!("the closure has {} store paths", closure.len()));
 
     let exported: Vec<_> = profiles.iter().map(|profile| exported(profile, &request.store)).collect();
-    let Some(target) = target.filter(|_| !request.arguments.dry_run) else {
+    let Some(target) = target.filter(|_| !request.flags.dry_run) else {
         let registrations = nix.registration(&closure)?;
         voice.dry_run(
             &DryRun { store: &request.store, profiles: &exported, registrations: &registrations },
-            request.arguments.json,
+            request.flags.json,
         )?;
         return Ok(0);
     };
@@ -208,8 +222,15 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         voice.warning(warning);
     }
 
-    let job =
-        Job { request: &request, target: &target, nix: &nix, closure: &closure, plan: &plan, interrupt: &interrupt };
+    let job = Job {
+        request: &request,
+        target: &target,
+        nix: &nix,
+        closure: &closure,
+        plan: &plan,
+        jobs,
+        interrupt: &interrupt,
+    };
     let (tally, beside_store) = job.write(voice).map_err(|error| job.explain(error))?;
     let receipt = Receipt {
         root: shown(&target.root),
@@ -220,24 +241,36 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         symlinks: tally.symlinks,
         bytes: tally.bytes,
         beside_store,
-        hard_linked: tally.methods()[0],
-        reflinked: tally.methods()[1],
-        copied: tally.methods()[2],
+        hard_linked: tally.hard_linked,
+        reflinked: tally.reflinked,
+        copied: tally.copied,
         refusals: tally.refusals(),
-        verified: request.arguments.verify,
+        verified: request.flags.verify,
         warnings,
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
     };
     voice
-        .receipt(&receipt, request.arguments.json)
+        .receipt(&receipt, request.flags.json)
         .with_context(|| format!("the export to `{}` is complete, but not its receipt", receipt.root))?;
     Ok(0)
+}
+
+/// Lets this process open as many files as it may, and returns how many.
+fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return DESCRIPTORS_PER_JOB };
+    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+}
+
+/// As many threads as there are descriptors for, and at least one.
+fn affordable_jobs(jobs: usize, descriptors: u64) -> usize {
+    let most = descriptors.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_PER_JOB;
+    jobs.min(usize::try_from(most).unwrap_or(usize::MAX)).max(1)
 }
 
 /// Looks at ROOT, and clears away what dead runs left there.
 fn prepare(root: &Path, request: &Request, voice: Voice) -> anyhow::Result<Target> {
     let target = Target::inspect(root, &request.store)?;
-    if !request.arguments.dry_run {
+    if !request.flags.dry_run {
         for stayed in remove_left_overs(&target)? {
             voice.warning(&stayed);
         }
@@ -297,6 +330,7 @@ struct Job<'a> {
     nix: &'a NixStore,
     closure: &'a [StorePath],
     plan: &'a Plan,
+    jobs: usize,
     interrupt: &'a Interrupt,
 }
 
@@ -304,7 +338,7 @@ impl Job<'_> {
     /// Writes a draft and publishes it, or removes it.
     fn write(&self, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
         let draft = Draft::create(self.target)?;
-        voice.decision(&format!("writing to `{}` with {} threads", shown(draft.path()), self.request.jobs));
+        voice.decision(&format!("writing to `{}` with {} threads", shown(draft.path()), self.jobs));
         let (draft, error) = match self.fill(&draft, voice) {
             Ok(counts) => match draft.publish(self.target, self.request.time, self.last_entry()) {
                 Ok(()) => return Ok(counts),
@@ -320,7 +354,7 @@ impl Job<'_> {
     }
 
     fn fill(&self, draft: &Draft, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
-        let Request { store, jobs, time, arguments, .. } = self.request;
+        let Request { store, time, flags, .. } = self.request;
         let beside_store = draft.make(self.plan, self.interrupt)?;
         let destination = draft.path().join(store.relative());
         let copying = Copying {
@@ -328,18 +362,20 @@ impl Job<'_> {
             paths: self.closure,
             destination: &destination,
             scratch: draft.path(),
-            mode: arguments.link_mode,
-            jobs: *jobs,
+            mode: flags.link_mode,
+            jobs: self.jobs,
         };
         let progress = Progress::default();
-        let tally = voice
-            .with_progress(&progress, self.closure.len(), || copy_store_paths(&copying, &progress, self.interrupt))?;
-        if arguments.verify {
-            let registrations = self.nix.registration(self.closure)?;
-            verify::verify(&destination, &registrations, *jobs, self.interrupt)?;
-        }
+        let tally = voice.with_progress(&progress, self.closure.len(), || {
+            let tally = copy_store_paths(&copying, &progress, self.interrupt)?;
+            if flags.verify {
+                let registrations = self.nix.registration(self.closure)?;
+                verify::verify(&destination, &registrations, self.jobs, self.interrupt)?;
+            }
+            anyhow::Ok(tally)
+        })?;
         draft.finish(self.plan, *time)?;
-        if arguments.sync {
+        if flags.sync {
             draft.sync()?;
         }
         self.interrupt.check()?;
@@ -395,6 +431,15 @@ mod tests {
         for bad in ["-1", "yesterday", "1.5", " 1", "99999999999999999999"] {
             let error = source_date_epoch(Some(OsStr::new(bad))).unwrap_err().to_string();
             assert!(error.contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn threads_are_as_many_as_descriptors_allow() {
+        for (jobs, descriptors, expected) in
+            [(2, 1024, 2), (256, 1024, 165), (16, 64, 5), (4, 32, 1), (4, 0, 1), (1024, u64::MAX, 1024)]
+        {
+            assert_eq!(affordable_jobs(jobs, descriptors), expected, "{jobs} jobs, {descriptors} descriptors");
         }
     }
 

@@ -63,6 +63,9 @@ fn install(directory: &Path, force: bool) -> anyhow::Result<()> {
         let hint = format!("make it first: mkdir -p {}", shown(directory));
         hinted(anyhow::Error::new(error).context(format!("cannot install into `{}`", shown(directory))), hint)
     })?;
+    if !fs::metadata(&real_directory)?.is_dir() {
+        bail!("cannot install into `{}`: it is no directory", shown(directory));
+    }
     // Beside the program a relative link survives a move of the folder.
     let target = match (program.parent(), program.file_name()) {
         (Some(parent), Some(name)) if parent == real_directory => PathBuf::from(name),

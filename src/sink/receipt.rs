@@ -37,9 +37,12 @@ pub struct Tally {
     pub symlinks: u64,
     /// Sizes of the regular files in bytes, each inode once.
     pub bytes: u64,
-    pub(super) hard_linked: Count,
-    pub(super) reflinked: Count,
-    pub(super) copied: Count,
+    /// Names whose inodes are the store's.
+    pub hard_linked: Count,
+    /// Names whose inodes share their data with the store's.
+    pub reflinked: Count,
+    /// Names whose inodes are copies.
+    pub copied: Count,
     pub(super) refusals: BTreeMap<(Method, Reason), u64>,
 }
 
@@ -168,11 +171,6 @@ impl Tally {
             .iter()
             .map(|((method, reason), &count)| Refusal { method: *method, reason: words(reason), count })
             .collect()
-    }
-
-    /// Hard-linked, reflinked and copied, in this order.
-    pub fn methods(&self) -> [Count; 3] {
-        [self.hard_linked, self.reflinked, self.copied]
     }
 }
 

@@ -57,7 +57,13 @@ fn is_within(module: &str, outer: &str) -> bool {
 /// The modules of this crate that `code` imports, as full paths; `super` means the parent of `module`.
 fn imports(module: &str, code: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for line in code.lines().map(str::trim) {
+    for line in code.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+        if !line.starts_with("use ") && !line.starts_with("pub use ") {
+            // Paths written out where they are used.
+            let end = |rest: &str| rest.find(|c: char| c != ':' && c != '_' && !c.is_alphanumeric());
+            found.extend(line.split("crate::").skip(1).map(|rest| rest[..end(rest).unwrap_or(rest.len())].to_owned()));
+            continue;
+        }
         let Some(path) = line.strip_prefix("use ").or_else(|| line.strip_prefix("pub use ")) else { continue };
         let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
         let full = if let Some(rest) = path.strip_prefix("crate::").or_else(|| path.strip_prefix("nixkit::")) {
@@ -70,7 +76,7 @@ fn imports(module: &str, code: &str) -> Vec<String> {
         match full.trim_start_matches("::").split_once('{') {
             // `{a, b::c}` of the crate itself are modules; of a module they are its items or submodules.
             Some((base, list)) => {
-                found.extend(list.trim_end_matches([';', '}']).split(',').map(|item| format!("{base}{}", item.trim())))
+                found.extend(list.trim_end_matches([';', '}']).split(',').map(|item| format!("{base}{}", item.trim())));
             }
             None => found.push(full.trim_start_matches("::").trim_end_matches(';').to_owned()),
         }

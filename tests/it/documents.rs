@@ -92,15 +92,20 @@ fn the_readme_shows_what_happens() {
     for block in blocks {
         let folder = tempfile::tempdir().unwrap();
         symlink(repository.join("tests"), folder.path().join("tests")).unwrap();
+        // What one command exports, the next ones have.
+        let mut exports = String::new();
         for example in block {
+            let script = format!("exec 2>&1\n{exports}{}", example.command);
+            if example.command.starts_with("export ") {
+                exports += &format!("{}\n", example.command);
+            }
             let output = Command::new("bash")
-                .args(["-c", &format!("exec 2>&1; {}", example.command)])
+                .args(["-c", &script])
                 .current_dir(folder.path())
                 .env("PATH", &path)
                 .env("HOME", folder.path())
                 // Both nix-env and export-profile go by it; the user's own profile stays as it is.
                 .env("NIX_PROFILE", folder.path().join("profile"))
-                .env("NIX_USER_CONF_FILES", repository.join("tests/nixpkgs/nix.conf"))
                 .output()
                 .unwrap();
             let text = String::from_utf8(output.stdout).unwrap();

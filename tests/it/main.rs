@@ -2,3 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod architecture;
+mod bad_input;
+mod content;
+mod documents;
+mod interrupts;
+mod kills;
+mod limits;
+mod link_modes;
+mod mount_point;
+mod multicall;
+mod profiles;
+mod properties;
+mod reports;
+mod support;

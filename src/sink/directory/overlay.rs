@@ -2,19 +2,21 @@
 //! It must never change anything: every rename that it asks for is one that must fail.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Context;
 use fs_err as fs;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, renameat};
+use nix::sys::stat::fstat;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 
 use crate::sink::link::Layer;
 use crate::sink::mounts::Mounts;
 use crate::store::StorePath;
 
-/// The layer of each store path; `None` where the store is not on overlayfs.
+/// The layer of each store path; `None` where the store is not on overlayfs, or the root is elsewhere.
 ///
 /// rename(2) of a store path onto a directory of ours that is not empty cannot succeed. It answers EXDEV
 /// for a directory of a lower layer or merged with one, ENOTEMPTY for one of the upper layer, and for a
@@ -27,6 +29,10 @@ pub(super) fn layers(
 ) -> anyhow::Result<Option<Vec<Layer>>> {
     let kind = fstatfs(store).context("cannot ask for the file system of the store")?.filesystem_type();
     if kind != OVERLAYFS_SUPER_MAGIC {
+        return Ok(None);
+    }
+    // A link to another file system is refused, whatever the layer.
+    if fstat(store).context("cannot look at the store")?.st_dev != fs::metadata(scratch)?.dev() {
         return Ok(None);
     }
     if redirects(&Mounts::read(), store_path) {

@@ -34,6 +34,14 @@ pub struct Environment {
     pub xdg_state_home: Option<OsString>,
 }
 
+/// The home directory of the user with this number, according to the text of `/etc/passwd` (passwd(5)).
+pub fn home_of(uid: u32, passwd: &str) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(':').collect();
+        (fields.len() == 7 && fields[2] == uid.to_string()).then(|| fields[5].to_owned())
+    })
+}
+
 /// Where the profile of the user is looked for, in this order. Unset and empty variables are passed over.
 pub fn default_candidates(environment: &Environment) -> Vec<PathBuf> {
     let set = |variable: &Option<OsString>| variable.clone().filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -107,7 +115,9 @@ pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
 
 fn unreachable(name: &Path, path: &Path, error: std::io::Error) -> anyhow::Error {
     match error.kind() {
-        ErrorKind::NotFound if path == name => anyhow!("{}: it does not exist", no_profile(name)),
+        ErrorKind::NotFound if path.file_name() == name.file_name() => {
+            anyhow!("{}: it does not exist", no_profile(name))
+        }
         ErrorKind::NotFound => anyhow!("{}: it leads to `{}`, which does not exist", no_profile(name), shown(path)),
         _ => anyhow::Error::new(error).context(no_profile(name)),
     }
@@ -141,6 +151,14 @@ mod tests {
         ] {
             let expected: Vec<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
             assert_eq!(default_candidates(&environment), expected);
+        }
+    }
+
+    #[test]
+    fn homes_are_read_from_the_table_of_users() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nrubbish\nme:x:1000:100::/home/me:\nme:x:1000\n";
+        for (uid, home) in [(0, Some("/root")), (1000, Some("/home/me")), (1, None)] {
+            assert_eq!(home_of(uid, passwd).as_deref(), home);
         }
     }
 
