@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, mknod};
 
-use crate::support::{Export, FileSystem, Store, call, folder, names, remove, root_for, script, set_mode};
+use crate::support::{Export, FileSystem, Store, Tree, call, folder, names, remove, root_for, script, set_mode};
 
 fn error(text: &str) -> String {
     format!("export-profile: error: {text}\n")
@@ -182,6 +182,33 @@ fn a_parent_that_is_not_writable_is_told_before_anything_else() {
     let message =
         format!("cannot export to `{}`: `{parent}` is not writable: Permission denied (EACCES)", root.display());
     Export::new(store).by_nobody().profile(path).root(&root).refuses(1, &error(&message));
+}
+
+#[test]
+fn a_root_that_a_bind_mount_puts_inside_the_store_is_refused() {
+    let (store, path) = Store::with("plain");
+    let before = Tree::read(&path);
+    let Some(bound) = FileSystem::bind(&path) else { return };
+    let root = bound.point.join("root");
+    let inside = format!("it lies inside the store directory `{}`", store.directory.display());
+    let message = error(&format!("cannot export to `{}`: {inside}", root.display()));
+    Export::new(&store).profile(&path).root(&root).refuses(1, &message);
+
+    // Without the table of mounts it is seen while it is copied, and all is undone.
+    let hide = "mount -t tmpfs tmpfs /proc && exec \"$@\"";
+    let export = Export::new(&store).under(["unshare", "--mount", "sh", "-c", hide, "sh"]);
+    let outcome = export.profile(&path).root(&root).run();
+    assert_eq!((outcome.status.code(), outcome.stdout.as_str()), (Some(1), ""));
+    assert!(
+        outcome.stderr.starts_with("export-profile: error: the root lies inside store path `"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(names(&path), ["share"]);
+    let mut after = Tree::read(&path).shape();
+    // Its own time has changed: a draft was made in it, and removed.
+    after.insert("".into(), before.shape()[Path::new("")].clone());
+    assert!(after == before.shape());
 }
 
 #[test]

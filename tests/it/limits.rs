@@ -193,3 +193,27 @@ fn who_owns_nothing_can_make_copies_of_the_whole_closure() {
     export("second").exports();
     assert_eq!(names(folder.path()), ["second"]);
 }
+
+#[test]
+fn a_tree_deeper_than_a_path_may_be_long_is_exported_verified_and_cleared_away() {
+    let Some((store, _)) = store_of_root() else { return };
+    let path = store.build("abyss");
+    crate::support::call("chown", [&"-R", &"65534:65534", &store.state()]);
+    let folder = folder();
+    std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
+    let name = "x".repeat(200);
+    let root = folder.path().join(&name);
+    let export = || Export::new(&store).by_nobody().profile(&path).arg("--verify").root(&root);
+    let receipt = export().exports();
+    assert_eq!((receipt.files, receipt.directories, receipt.symlinks), (2, 20, 1));
+    assert!(receipt.verified);
+    // All of it is too long for one call, so what looks at it here must not be one either.
+    let bottom =
+        std::process::Command::new("find").arg(&root).args(["-name", "again", "-links", "2"]).output().unwrap();
+    let bottom = String::from_utf8(bottom.stdout).unwrap();
+    assert!(bottom.len() > 4096 && bottom.lines().count() == 1, "{bottom}");
+
+    fs_err::rename(&root, folder.path().join(format!(".{name}.nixkit-0123456789abcdef"))).unwrap();
+    export().exports();
+    assert_eq!(names(folder.path()), [name]);
+}

@@ -231,6 +231,16 @@ fn auto_copies_across_file_systems_and_says_so() {
 }
 
 #[test]
+fn from_overlayfs_to_another_file_system_nothing_is_said_of_layers() {
+    let Some(stocked) = stocked(Kind::OverlayUpper) else { return };
+    let Some(other) = FileSystem::new(Kind::Tmpfs) else { return };
+    let export = Export::new(&stocked.store).profile(&stocked.profile).args(["--jobs", "1"]);
+    let receipt = export.root(other.point.join("root")).exports();
+    judge(&stocked.store, &[&stocked.profile], &receipt);
+    assert_eq!(receipt.refusals[0], refusal("hardLink", CROSS_DEVICE, 1));
+}
+
+#[test]
 fn a_mode_that_was_asked_for_by_name_does_not_copy_across_file_systems() {
     let Some(stocked) = stocked(Kind::Btrfs) else { return };
     let Some(other) = FileSystem::new(Kind::Tmpfs) else { return };
