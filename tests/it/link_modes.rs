@@ -148,7 +148,8 @@ fn in_the_upper_layer_of_overlayfs_store_paths_are_linked() {
     let closure = Tree::of(&stocked.store.directory, &stocked.store.closure(&stocked.profile));
     // Of a store path that is no directory overlayfs does not tell the layer, and one inode stays one.
     let may_be_copied = closure.count(|entry| single.contains(&entry.inode));
-    assert_eq!(may_be_copied, 8, "they, the files of `linked`, and a link in `everything`");
+    // What `nix-store --optimise` makes one inode differs between versions of Nix.
+    assert!(may_be_copied > single.len() as u64, "no other name of them was made one inode with them");
 
     let before = Tree::read(&stocked.store.directory);
     for jobs in [1, 4] {
