@@ -5,7 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanCount};
 use nix::sys::signal::{Signal, kill};
@@ -209,21 +210,20 @@ impl Running {
     pub(crate) fn wait(mut self) -> Outcome {
         use std::io::Read;
         let read = |pipe: Option<Box<dyn Read + Send>>| {
+            let (sender, text) = mpsc::channel();
             std::thread::spawn(move || {
                 let mut text = String::new();
                 pipe.unwrap().read_to_string(&mut text).unwrap();
-                text
-            })
+                sender.send(text)
+            });
+            text
         };
         let stdout = read(self.child.stdout.take().map(|pipe| Box::new(pipe) as _));
         let stderr = read(self.child.stderr.take().map(|pipe| Box::new(pipe) as _));
-        let started = Instant::now();
-        while !stdout.is_finished() || !stderr.is_finished() {
-            assert!(started.elapsed() < LONGEST_RUN, "it does not end");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let text = |answer: mpsc::Receiver<String>| answer.recv_timeout(LONGEST_RUN).expect("it does not end");
+        let (stdout, stderr) = (text(stdout), text(stderr));
         let status = self.child.wait().unwrap();
-        Outcome { status, stdout: stdout.join().unwrap(), stderr: without_seconds(&stderr.join().unwrap()) }
+        Outcome { status, stdout, stderr: without_seconds(&stderr) }
     }
 }
 
