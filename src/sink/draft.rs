@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use fs_err as fs;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, geteuid, syncfs};
@@ -224,7 +224,12 @@ fn is_same(folder: &File, path: &Path) -> bool {
 /// Removes what dead runs for the same root left behind. Returns a sentence for each folder that had to stay.
 pub fn remove_left_overs(target: &Target) -> anyhow::Result<Vec<String>> {
     let mut stayed = Vec::new();
-    for entry in fs::read_dir(&target.drafts)? {
+    let entries = match fs::read_dir(&target.drafts) {
+        // A folder that may be written but not read can hold drafts, but nobody can find them.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(stayed),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         if !is_draft(&target.name, &entry.file_name()) {
             continue;
@@ -254,7 +259,10 @@ pub fn remove_left_overs(target: &Target) -> anyhow::Result<Vec<String>> {
 
 /// Removes a draft that is locked, and what it had moved into a mount point if it had not moved all.
 fn remove(draft: &OsStr, target: &Target) -> anyhow::Result<()> {
-    let drafts = File::open(&target.drafts)?;
+    // It need not be readable for this.
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let drafts = nix::fcntl::open(&target.drafts, flags, Mode::empty())
+        .map_err(|errno| CallFailed::new(format!("cannot open `{}`", shown(&target.drafts)), errno))?;
     let remove_tree = |name: &OsStr| {
         remove_tree(&drafts, name.as_bytes())
             .map_err(|errno| CallFailed::new(format!("cannot remove `{}`", shown(target.drafts.join(name))), errno))

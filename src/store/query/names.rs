@@ -67,7 +67,7 @@ enum Followed {
     Out(PathBuf),
     /// To this file in the store.
     File(PathBuf),
-    /// To this directory in the store.
+    /// To this directory in the store, with its real path.
     Directory(PathBuf),
 }
 
@@ -158,7 +158,9 @@ impl Reader<'_> {
             } else if metadata.is_dir() {
                 here = next;
             } else {
-                return Ok(if rest.is_empty() { Followed::File(next) } else { Followed::Nowhere });
+                // By the store directory's own name, as Nix and the plan know it.
+                let file = next.strip_prefix(&self.real_store).map(|names| self.store.join(names));
+                return Ok(if rest.is_empty() { Followed::File(file?) } else { Followed::Nowhere });
             }
         }
         Ok(Followed::Directory(here))
@@ -266,5 +268,12 @@ mod tests {
         assert_eq!(at(&everything, "etc"), at(&tree, "etc"));
         assert_eq!(read(&package.join("bin/sh"), Wanted::Everything), Tree::new());
         assert_eq!(read(&root.join("store/missing"), Wanted::EtcAndShells), Tree::new());
+
+        // A store directory that is a link itself.
+        symlink("store", root.join("other")).unwrap();
+        let other = StoreDirectory::new(&root.join("other")).unwrap();
+        let tree = read_tree(&root.join("other/profile"), Wanted::EtcAndShells, &other, &Interrupt::default()).unwrap();
+        assert_eq!(at(&tree, "bin/sh"), leaf(root.join("other/package/bin/sh")).as_ref());
+        assert_eq!(at(&tree, "etc/straight"), leaf(root.join("other/package/bin/sh")).as_ref());
     }
 }
