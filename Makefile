@@ -4,7 +4,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # make expands a recipe before it runs its first line, when Rust may not be there yet: so the targets for
 # people do the set-up and call make again for the rest.
-AGAIN = @$(MAKE) --no-print-directory
+AGAIN = @+$(MAKE) --no-print-directory
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # musl where rustup has it, else glibc; both are linked statically.
 TARGET = $(shell musl=$(HOST:-gnu=-musl); test -d "$$(rustc --print sysroot)/lib/rustlib/$$musl" && echo $$musl || echo $(HOST))

@@ -41,9 +41,9 @@
 //! - **Nothing half done**: everything is written to a [`sink::draft`] and renamed into place. With
 //!   `panic = "abort"` no destructor runs, so safety comes from that rename, never from `Drop`.
 //! - **Names are bytes.** They are copied as they are and shown by [`failure::shown`].
-//! - **System calls** go through the crate `nix`; `rustix` serves for the two of which `nix` has no safe
-//!   form: FICLONE, and getdents64 on a descriptor that is used for more. (It leaves the C library's
-//!   `errno` alone: after one of its calls only its own result counts.)
+//! - **System calls** go through the crate `nix`; `rustix` serves for those of which `nix` has no safe form,
+//!   or none for musl: FICLONE, getdents64 on a descriptor that is used for more, renameat2, statx. (It
+//!   leaves the C library's `errno` alone: after one of its calls only its own result counts.)
 #![forbid(unsafe_code)]
 
 pub mod failure;

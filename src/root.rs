@@ -233,15 +233,23 @@ impl Planner<'_> {
     /// that come back to themselves. One that goes may leave another without its end.
     fn leave_out_dead_links(&mut self) {
         loop {
-            let dead = self.out_of_store.keys().find_map(|place| match self.end_of(place) {
+            let warning = |place: &PathBuf| match self.end_of(place) {
                 End::Something => None,
                 End::Nothing => Some((place.clone(), Warning::Broken as fn(PathBuf) -> Warning)),
                 End::Itself => Some((place.clone(), Warning::Cycle as fn(PathBuf) -> Warning)),
-            });
-            let Some((place, warning)) = dead else { return };
-            self.out_of_store.remove(&place);
-            if let Some(Made::Symlink(target)) = self.plan.made.remove(&place) {
-                self.warnings.push(warning(target));
+            };
+            let dead: Vec<_> = self.out_of_store.keys().filter_map(warning).collect();
+            if dead.is_empty() {
+                return;
+            }
+            for (place, warning) in dead {
+                self.out_of_store.remove(&place);
+                // With several profiles a link has two places.
+                if let Some(Made::Symlink(target)) = self.plan.made.remove(&place)
+                    && !self.warnings.contains(&warning(target.clone()))
+                {
+                    self.warnings.push(warning(target));
+                }
             }
         }
     }
@@ -265,7 +273,8 @@ impl Planner<'_> {
                 None => false,
             });
             let first = outside.iter().next().unwrap_or_default();
-            let later = FILLED_LATER.iter().any(|filled| first == *filled)
+            let later = outside.as_os_str().is_empty()
+                || FILLED_LATER.iter().any(|filled| first == *filled)
                 || WRITTEN_LATER.iter().any(|written| outside == Path::new(written));
             return if by_plan || later { End::Something } else { End::Nothing };
         }
@@ -348,6 +357,7 @@ mod tests {
                         ("late", leaf("/etc/nothing")),
                         ("shell", leaf("/bin/sh")),
                         ("tree", leaf("/etc/ssl")),
+                        ("all", leaf("/")),
                     ]),
                 ),
             ],
@@ -359,6 +369,7 @@ mod tests {
                 "bin",
                 "bin/sh -> /nix/store/a-env/bin/sh",
                 "etc",
+                "etc/all -> /nix/store/a-env/etc/all",
                 "etc/bashrc -> /nix/store/a-env/etc/bashrc",
                 "etc/host -> /nix/store/a-env/etc/host",
                 "etc/mtab -> /nix/store/a-env/etc/mtab",
@@ -384,7 +395,7 @@ mod tests {
                 Warning::Broken(at("a", "etc/nothing")),
                 Warning::Cycle(at("a", "etc/resolv.conf")),
                 Warning::Cycle(at("a", "etc/ring")),
-                Warning::Broken(at("a", "etc/ring2")),
+                Warning::Cycle(at("a", "etc/ring2")),
                 Warning::Cycle(at("a", "etc/ssl2")),
             ]
         );
@@ -455,7 +466,7 @@ mod tests {
             [
                 Warning::NoDirectory(at("a", "etc")),
                 Warning::Cycle(at("a", "bin/sh")),
-                Warning::Broken(at("a", "bin/env")),
+                Warning::Cycle(at("a", "bin/env")),
             ]
         );
     }

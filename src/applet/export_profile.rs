@@ -200,7 +200,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let interrupt = Interrupt::install()?;
     let jobs = affordable_jobs(request.jobs, raise_descriptor_limit());
 
-    let target = request.root.as_deref().map(|root| prepare(root, &request, voice)).transpose()?;
+    let target = request.root.as_deref().map(|root| prepare(root, &request, voice, &interrupt)).transpose()?;
     let nix = NixStore::find(request.store.clone(), interrupt.clone())?;
     let profiles = find_profiles(&request, voice)?;
     let roots: Vec<StorePath> = profiles.iter().map(|profile| profile.path.clone()).collect();
@@ -268,10 +268,10 @@ fn affordable_jobs(jobs: usize, descriptors: u64) -> usize {
 }
 
 /// Looks at ROOT, and clears away what dead runs left there.
-fn prepare(root: &Path, request: &Request, voice: Voice) -> anyhow::Result<Target> {
+fn prepare(root: &Path, request: &Request, voice: Voice, interrupt: &Interrupt) -> anyhow::Result<Target> {
     let target = Target::inspect(root, &request.store)?;
     if !request.flags.dry_run {
-        for stayed in remove_left_overs(&target)? {
+        for stayed in remove_left_overs(&target, interrupt)? {
             voice.warning(&stayed);
         }
     }

@@ -92,7 +92,14 @@ impl Draft {
                 made => made.with_context(|| format!("cannot export to `{}`", shown(&target.root)))?,
             }
             // A run that looks for left-overs may come between: then the folder is its, and we make another.
-            let Ok(folder) = File::open(&path) else { continue };
+            let folder = match File::open(&path) {
+                Ok(folder) => folder,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => {
+                    let _ = fs::remove_dir(&path);
+                    return Err(error).with_context(|| format!("cannot open `{}`", shown(&path)));
+                }
+            };
             let lock = match lock(folder.try_clone()?) {
                 Ok(lock) => lock,
                 Err(Errno::EWOULDBLOCK) => continue,
@@ -195,8 +202,7 @@ impl Draft {
         fs::write(self.path.join(JOURNAL), write_journal(&entries))?;
         for (name, _) in &entries {
             let to = target.root.join(name);
-            fs::rename(self.path.join(name), &to)
-                .map_err(|error| hinted(error, "something was put there while the export ran"))?;
+            rename_to_nothing(&self.path.join(name), &to)?;
         }
         // From here on all is there; the rest is only tidying up.
         let _ = fs::remove_file(self.path.join(JOURNAL));
@@ -209,8 +215,23 @@ impl Draft {
 
     /// Removes the draft and all that is in it.
     pub fn discard(self, target: &Target) -> anyhow::Result<()> {
-        remove(self.path.file_name().unwrap_or_default(), target)
+        // The signal that may have ended the run must not end this.
+        let undisturbed = Interrupt::default();
+        remove(&parts(self.path.file_name().unwrap_or_default(), target), target, &undisturbed)
     }
+}
+
+/// Renames to a name that nothing has, where the file system can promise that (renameat2(2)).
+fn rename_to_nothing(from: &Path, to: &Path) -> anyhow::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let renamed = match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => std::fs::rename(from, to),
+        renamed => renamed.map_err(Into::into),
+    };
+    renamed.map_err(|error| {
+        let failed = anyhow!("cannot rename `{}` to `{}`: {error}", shown(from), shown(to));
+        hinted(failed, "something was put there while the export ran")
+    })
 }
 
 /// Whether the open file `folder` is what `path` names.
@@ -222,7 +243,7 @@ fn is_same(folder: &File, path: &Path) -> bool {
 }
 
 /// Removes what dead runs for the same root left behind. Returns a sentence for each folder that had to stay.
-pub fn remove_left_overs(target: &Target) -> anyhow::Result<Vec<String>> {
+pub fn remove_left_overs(target: &Target, interrupt: &Interrupt) -> anyhow::Result<Vec<String>> {
     let mut stayed = Vec::new();
     let entries = match fs::read_dir(&target.drafts) {
         // A folder that may be written but not read can hold drafts, but nobody can find them.
@@ -247,41 +268,50 @@ pub fn remove_left_overs(target: &Target) -> anyhow::Result<Vec<String>> {
         if !is_same(&lock, &path) {
             continue;
         }
-        if Mounts::read().any_within(&path) {
+        let parts = parts(&entry.file_name(), target);
+        let mounts = Mounts::read();
+        if parts.iter().any(|part| mounts.any_within(&target.drafts.join(part))) {
             stayed.push(format!("`{}` of a dead run stays: something is mounted in it", shown(&path)));
             continue;
         }
-        remove(&entry.file_name(), target)
-            .with_context(|| format!("cannot remove `{}` of a dead run", shown(&path)))?;
+        remove(&parts, target, interrupt).with_context(|| format!("cannot remove `{}` of a dead run", shown(&path)))?;
     }
     Ok(stayed)
 }
 
-/// Removes a draft that is locked, and what it had moved into a mount point if it had not moved all.
-fn remove(draft: &OsStr, target: &Target) -> anyhow::Result<()> {
-    // It need not be readable for this.
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let drafts = nix::fcntl::open(&target.drafts, flags, Mode::empty())
-        .map_err(|errno| CallFailed::new(format!("cannot open `{}`", shown(&target.drafts)), errno))?;
-    let remove_tree = |name: &OsStr| {
-        remove_tree(&drafts, name.as_bytes())
-            .map_err(|errno| CallFailed::new(format!("cannot remove `{}`", shown(target.drafts.join(name))), errno))
-    };
+/// What is left of a run whose draft is locked: what it had moved into a mount point, if it had not moved
+/// all, and then the draft with its journal. Names in the directory of drafts.
+fn parts(draft: &OsStr, target: &Target) -> Vec<OsString> {
+    let mut parts = Vec::new();
     if target.is_mount_point
         && let Ok(journal) = fs::read(target.drafts.join(draft).join(JOURNAL))
     {
         let entries = read_journal(&journal);
-        let is_moved = |(name, identity): &&(OsString, Identity)| {
+        let count = entries.len();
+        let is_moved = |(name, identity): &(OsString, Identity)| {
             fs::symlink_metadata(target.root.join(name)).is_ok_and(|found| Identity::of(&found) == *identity)
         };
-        let moved: Vec<_> = entries.iter().filter(is_moved).collect();
-        if moved.len() < entries.len() {
-            for (name, _) in moved {
-                remove_tree(name)?;
-            }
+        let moved: Vec<_> = entries.into_iter().filter(is_moved).map(|(name, _)| name).collect();
+        if moved.len() < count {
+            parts = moved;
         }
     }
-    Ok(remove_tree(draft)?)
+    parts.push(draft.to_owned());
+    parts
+}
+
+fn remove(parts: &[OsString], target: &Target, interrupt: &Interrupt) -> anyhow::Result<()> {
+    // It need not be readable for this.
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let drafts = nix::fcntl::open(&target.drafts, flags, Mode::empty())
+        .map_err(|errno| CallFailed::new(format!("cannot open `{}`", shown(&target.drafts)), errno))?;
+    for part in parts {
+        let removed = remove_tree(&drafts, part.as_bytes(), interrupt);
+        interrupt.check()?;
+        let path = target.drafts.join(part);
+        removed.map_err(|errno| CallFailed::new(format!("cannot remove `{}`", shown(path)), errno))?;
+    }
+    Ok(())
 }
 
 /// What tells an entry of ours from another of the same name: inode numbers are given anew, but what a user

@@ -11,6 +11,7 @@ use rustix::fs::FileType;
 
 use super::below;
 use super::names::{Buffer, Names};
+use crate::interrupt::Interrupt;
 
 enum Step {
     /// Empties this directory, then removes it.
@@ -19,18 +20,21 @@ enum Step {
     Leave(Vec<u8>),
 }
 
-/// Removes `name` in `parent` and all that is in it. Fails with EXDEV at a directory of another file system;
-/// what is there stays. Directories of the store are not writable, not even by root in some containers, so
-/// each is made so first.
-pub(super) fn remove_tree(parent: impl AsFd, name: &[u8]) -> nix::Result<()> {
+/// Removes `name` in `parent` and all that is in it. Fails with EXDEV at a directory where something else is
+/// mounted; what is there stays. Directories of the store are not writable, not even by root in some
+/// containers, so each is made so first. Stops with EINTR once `interrupt` holds.
+pub(super) fn remove_tree(parent: impl AsFd, name: &[u8], interrupt: &Interrupt) -> nix::Result<()> {
     let parent = parent.as_fd();
-    let device = match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => return Ok(()),
-        stat => stat?.st_dev,
-    };
+    if let Err(Errno::ENOENT) = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        return Ok(());
+    }
+    let mount = mount_of(parent)?;
     let mut steps = vec![Step::Enter(name.to_vec())];
     let (mut names, mut buffer) = (Names::default(), Buffer::default());
     while let Some(step) = steps.pop() {
+        if interrupt.check().is_err() {
+            return Err(Errno::EINTR);
+        }
         match step {
             Step::Leave(path) => {
                 below::at(parent, &path, |from, rest| unlinkat(from, rest, UnlinkatFlags::RemoveDir))?;
@@ -49,7 +53,7 @@ pub(super) fn remove_tree(parent: impl AsFd, name: &[u8]) -> nix::Result<()> {
                     }
                     directory => directory?,
                 };
-                if fstat(&directory)?.st_dev != device {
+                if mount_of(&directory)? != mount {
                     return Err(Errno::EXDEV);
                 }
                 fchmod(&directory, Mode::S_IRWXU)?;
@@ -66,6 +70,15 @@ pub(super) fn remove_tree(parent: impl AsFd, name: &[u8]) -> nix::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Device, and the mount's number where the kernel tells it (since 5.8): a bind mount shares the device.
+fn mount_of(directory: impl AsFd) -> nix::Result<(u64, Option<u64>)> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let device = fstat(&directory)?.st_dev;
+    let mount = statx(&directory, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok();
+    let told = mount.filter(|statx| statx.stx_mask & StatxFlags::MNT_ID.bits() != 0);
+    Ok((device, told.map(|statx| statx.stx_mnt_id)))
 }
 
 fn make_accessible(parent: impl AsFd, path: &[u8]) -> nix::Result<()> {
@@ -103,7 +116,7 @@ mod tests {
         }
         symlink("kept", at("alone")).unwrap();
         for name in ["tree", "alone", "never there"] {
-            remove_tree(&parent, name.as_bytes()).unwrap();
+            remove_tree(&parent, name.as_bytes(), &Interrupt::default()).unwrap();
         }
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["kept"]);

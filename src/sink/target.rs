@@ -71,6 +71,9 @@ impl Target {
         if !fs::metadata(&real_parent)?.is_dir() {
             bail!("its parent `{}` is no directory", shown(parent));
         }
+        if fs::symlink_metadata(real_parent.join(name)).is_ok() {
+            bail!("it is a link that leads nowhere");
+        }
         refuse_inside_store(&real_parent, store)?;
         refuse_unwritable(&real_parent)?;
         Ok(Self { root: real_parent.join(name), drafts: real_parent, name: name.to_owned(), is_mount_point: false })
@@ -152,6 +155,7 @@ mod tests {
             (at("file"), "it exists and is no directory"),
             (at("file/x"), "cannot export to"),
             (at("dangling"), "cannot export to"),
+            (at("dangling/"), "it is a link that leads nowhere"),
             (at("missing/root"), "does not exist"),
             (at("store/new"), "inside the store directory"),
             (at("store/x-path/new"), "inside the store directory"),

@@ -118,6 +118,36 @@ fn a_run_killed_while_it_published_is_undone_by_the_next() {
 }
 
 #[test]
+fn what_is_mounted_in_what_was_moved_is_not_reached() {
+    let Some(tmpfs) = FileSystem::new(Kind::Tmpfs) else { return };
+    let draft = tmpfs.point.join(DRAFT);
+    fs_err::create_dir_all(draft.join("run")).unwrap();
+    fs_err::create_dir_all(tmpfs.point.join("nix/sub")).unwrap();
+    // Of the same file system, so that only the mount tells it apart.
+    fs_err::create_dir(tmpfs.point.join("lost+found")).unwrap();
+    fs_err::write(tmpfs.point.join("lost+found/kept"), "").unwrap();
+    crate::support::call("mount", [&"--bind", &tmpfs.point.join("lost+found"), &tmpfs.point.join("nix/sub")]);
+    let moved = [("nix", tmpfs.point.join("nix")), ("run", draft.join("run"))];
+    let moved = moved.each_ref().map(|(name, path)| (*name, path.as_path()));
+    fs_err::write(draft.join(".publishing"), journal(&moved)).unwrap();
+    let outcome = export(&tmpfs.point).run();
+    assert_eq!((outcome.status.code(), outcome.stdout.as_str()), (Some(1), ""));
+    let warning =
+        format!("export-profile: warning: `{}` of a dead run stays: something is mounted in it\n", draft.display());
+    assert!(outcome.stderr.starts_with(&warning), "{}", outcome.stderr);
+    assert_eq!(names(&tmpfs.point.join("lost+found")), ["kept"]);
+    assert_eq!(names(&tmpfs.point.join("nix/sub")), ["kept"]);
+
+    // Nor where the table of mounts cannot be read.
+    let hide = "mount --bind /dev/null /proc/$$/mountinfo && exec \"$@\"";
+    let outcome = export(&tmpfs.point).under(["unshare", "--mount", "sh", "-c", hide, "sh"]).run();
+    assert_eq!((outcome.status.code(), outcome.stdout.as_str()), (Some(1), ""));
+    assert!(outcome.stderr.contains("cannot remove `"), "{}", outcome.stderr);
+    assert_eq!(names(&tmpfs.point.join("lost+found")), ["kept"]);
+    crate::support::call("umount", [&tmpfs.point.join("nix/sub")]);
+}
+
+#[test]
 fn what_others_put_in_the_place_of_what_was_moved_is_not_removed() {
     let Some(tmpfs) = FileSystem::new(Kind::Tmpfs) else { return };
     let draft = tmpfs.point.join(DRAFT);

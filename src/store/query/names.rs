@@ -6,8 +6,9 @@ use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use fs_err as fs;
+use nix::errno::Errno;
 use walkdir::WalkDir;
 
 use crate::failure::shown;
@@ -43,18 +44,18 @@ pub fn read_tree(
     if wanted == Wanted::Everything {
         return reader.directory(real);
     }
-    reader.above.push(real);
     let mut tree = Tree::new();
-    let mut bin = Tree::new();
-    if let Some(etc) = reader.node_if_there(&profile.join("etc"))? {
-        tree.insert("etc".into(), etc);
-    }
-    for name in ["sh", "env"] {
-        if let Some(node) = reader.node_if_there(&profile.join("bin").join(name))? {
-            bin.insert(name.into(), node);
+    reader.above.push(real.clone());
+    reader.child(&real, "etc", &mut tree)?;
+    match reader.follow(&profile.join("bin"))? {
+        Followed::Directory(bin) => {
+            let mut shells = Tree::new();
+            reader.child(&bin, "sh", &mut shells)?;
+            reader.child(&bin, "env", &mut shells)?;
+            tree.insert("bin".into(), Node::Directory(shells));
         }
+        _ => reader.child(&real, "bin", &mut tree)?,
     }
-    tree.insert("bin".into(), Node::Directory(bin));
     Ok(tree)
 }
 
@@ -82,12 +83,13 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn node_if_there(&mut self, path: &Path) -> anyhow::Result<Option<Node>> {
-        match fs::symlink_metadata(path) {
-            Ok(_) => Ok(Some(self.node(path)?)),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(error.into()),
+    /// Adds `name` in `directory`, a real path, to `tree` if it is there.
+    fn child(&mut self, directory: &Path, name: &str, tree: &mut Tree) -> anyhow::Result<()> {
+        let path = directory.join(name);
+        if look_at(&path)?.is_some() {
+            tree.insert(name.into(), self.node(&path)?);
         }
+        Ok(())
     }
 
     /// `directory` must be a real path.
@@ -113,6 +115,8 @@ impl Reader<'_> {
             Followed::Nowhere => Node::Broken,
             Followed::InACircle => Node::Cycle,
             Followed::Out(leads_to) | Followed::File(leads_to) => Node::Leaf { leads_to },
+            // The store of this machine, of which the root has a part.
+            Followed::Directory(real) if real == self.real_store => Node::Leaf { leads_to: self.store.to_owned() },
             Followed::Directory(real) if self.above.contains(&real) => Node::Cycle,
             Followed::Directory(real) => Node::Directory(self.directory(real)?),
         })
@@ -124,37 +128,33 @@ impl Reader<'_> {
         let Some(mut rest) = self.inside(path) else { return Ok(Followed::Out(path.to_owned())) };
         let mut links = 0;
         while let Some(name) = rest.pop_front() {
-            let next = if name == ".." {
-                here.pop();
-                here.clone()
-            } else {
-                here.join(&name)
-            };
-            if !next.starts_with(&self.real_store) {
-                // A way out and back in again is as good as a straight one.
-                let out = without_dots(&next.join(rest.iter().collect::<PathBuf>()));
-                let Some(inside) = self.inside(&out) else { return Ok(Followed::Out(out)) };
-                (here, rest) = (self.real_store.clone(), inside);
+            if name == ".." {
+                if here != self.real_store {
+                    here.pop();
+                    continue;
+                }
+                let above = self.store.parent().unwrap_or(self.store);
+                match self.re_enter(above, rest) {
+                    Ok(inside) => rest = inside,
+                    Err(out) => return Ok(Followed::Out(out)),
+                }
                 continue;
             }
-            let metadata = match fs::symlink_metadata(&next) {
-                Err(error) if is_absent(&error) => return Ok(Followed::Nowhere),
-                metadata => metadata?,
-            };
+            let next = here.join(&name);
+            let Some(metadata) = look_at(&next)? else { return Ok(Followed::Nowhere) };
             if metadata.is_symlink() {
                 links += 1;
                 if links > MOST_LINKS {
                     return Ok(Followed::InACircle);
                 }
                 let target = fs::read_link(&next)?;
-                let way = components(&target).chain(rest);
-                if target.is_relative() {
-                    rest = way.collect();
-                    continue;
+                rest = names(&target).chain(rest).collect();
+                if target.is_absolute() {
+                    match self.re_enter(Path::new("/"), rest) {
+                        Ok(inside) => (here, rest) = (self.real_store.clone(), inside),
+                        Err(out) => return Ok(Followed::Out(out)),
+                    }
                 }
-                let out = without_dots(&way.collect::<PathBuf>());
-                let Some(inside) = self.inside(&out) else { return Ok(Followed::Out(out)) };
-                (here, rest) = (self.real_store.clone(), inside);
             } else if metadata.is_dir() {
                 here = next;
             } else {
@@ -166,6 +166,23 @@ impl Reader<'_> {
         Ok(Followed::Directory(here))
     }
 
+    /// Goes on outside the store, word by word, since nothing there is looked at: to what is left of `rest`
+    /// once it is in the store again, or to where it ends.
+    fn re_enter(&self, outside: &Path, mut rest: VecDeque<OsString>) -> Result<VecDeque<OsString>, PathBuf> {
+        let mut here = outside.to_owned();
+        while let Some(name) = rest.pop_front() {
+            if name == ".." {
+                here.pop();
+            } else {
+                here.push(name);
+            }
+            if here == self.store || here == self.real_store {
+                return Ok(rest);
+            }
+        }
+        Err(here)
+    }
+
     /// The names below the store directory that `path` has, if it lies in it.
     fn inside(&self, path: &Path) -> Option<VecDeque<OsString>> {
         let names = path.strip_prefix(self.store).or_else(|_| path.strip_prefix(&self.real_store)).ok()?;
@@ -173,28 +190,20 @@ impl Reader<'_> {
     }
 }
 
-fn is_absent(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-/// The components of a link's target; `.` means nothing in them.
-fn components(target: &Path) -> impl Iterator<Item = OsString> {
-    target.components().filter(|component| *component != Component::CurDir).map(|c| c.as_os_str().to_owned())
-}
-
-/// `path` without `.` and `..`, taken word by word as a shell's `cd` does.
-fn without_dots(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                clean.pop();
-            }
-            other => clean.push::<&OsStr>(other.as_os_str()),
-        }
+/// What lies at `path`, whose directory is a real path; `None` if nothing does, or nothing can.
+fn look_at(path: &Path) -> anyhow::Result<Option<std::fs::Metadata>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::ENAMETOOLONG as i32) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot look at `{}`", shown(path))),
     }
-    clean
+}
+
+/// The names in a link's target, `..` among them.
+fn names(target: &Path) -> impl Iterator<Item = OsString> {
+    let is_name = |component: &Component<'_>| matches!(component, Component::Normal(_) | Component::ParentDir);
+    target.components().filter(is_name).map(|component| component.as_os_str().to_owned())
 }
 
 #[cfg(test)]
@@ -232,6 +241,10 @@ mod tests {
             ("etc/self", "self"),
             ("etc/up", "."),
             ("etc/profile", ".."),
+            // The way of a link into another directory, and up from there.
+            ("etc/by-link", &format!("{}/store/profile/bin/../etc/deep/file", root.display())),
+            ("etc/too-long", &"x".repeat(300)),
+            ("etc/store", root.join("store").to_str().unwrap()),
             ("etc/out", "../../../outside/x"),
             ("etc/host", "/etc/../etc/x"),
             ("bin", "../package/bin"),
@@ -257,6 +270,9 @@ mod tests {
             ("etc/self", Some(Node::Cycle)),
             ("etc/up", Some(Node::Cycle)),
             ("etc/profile", Some(Node::Cycle)),
+            ("etc/by-link", leaf(package.join("etc/deep/file"))),
+            ("etc/too-long", Some(Node::Broken)),
+            ("etc/store", leaf(root.join("store"))),
             ("etc/out", leaf(root.join("outside/x"))),
             ("etc/host", leaf("/etc/x".into())),
             ("bin/sh", shell),
@@ -268,6 +284,15 @@ mod tests {
         assert_eq!(at(&everything, "etc"), at(&tree, "etc"));
         assert_eq!(read(&package.join("bin/sh"), Wanted::Everything), Tree::new());
         assert_eq!(read(&root.join("store/missing"), Wanted::EtcAndShells), Tree::new());
+
+        let circle = root.join("store/circle");
+        fs::create_dir(&circle).unwrap();
+        symlink("bin", circle.join("bin")).unwrap();
+        assert_eq!(read(&circle, Wanted::EtcAndShells), Tree::from([("bin".into(), Node::Cycle)]));
+        fs::remove_file(circle.join("bin")).unwrap();
+        symlink("/usr/bin", circle.join("bin")).unwrap();
+        let out = Node::Leaf { leads_to: "/usr/bin".into() };
+        assert_eq!(read(&circle, Wanted::EtcAndShells), Tree::from([("bin".into(), out)]));
 
         // A store directory that is a link itself.
         symlink("store", root.join("other")).unwrap();
