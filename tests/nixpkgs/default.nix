@@ -99,7 +99,9 @@ let
   run = name: variables: script: derivation (variables // {
     inherit name system;
     builder = "/bin/bash";
-    args = [ "-euc" "PATH=/usr/bin:/bin; ${script}" ];
+    # bash has to stay to the end: a last command in its place closes its stdout some time before it ends,
+    # and at that Nix kills a builder.
+    args = [ "-euc" "PATH=/usr/bin:/bin; ${script}\nexit 0" ];
   });
 
   # What a package may link to. The C library opens libgcc_s for threads that end themselves and depends
