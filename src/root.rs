@@ -1,13 +1,18 @@
 //! What a root has beside its store: the profile link, `/etc`, `/bin/sh` and `/usr/bin/env`.
 //! It must never touch the disk: it plans from trees that were read, and a sink writes the plan.
 
+mod dead_links;
+mod merge;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Usage, shown};
-use crate::store::tree::{Node, Tree};
+use crate::store::tree::Tree;
 use crate::store::{StoreDirectory, StorePath};
+use dead_links::{End, OutOfStore, dead_links};
+use merge::{Merged, MergedTree, merge};
 
 /// Something made beside the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,15 +88,6 @@ pub struct NamedTree {
 /// Where the profile link goes unless the user says otherwise, as in nix-docker-base.
 pub const PROFILE_PATH: &str = "/run/profile";
 
-/// Directories that a container's runtime fills, or that programs fill while they run: what a link there
-/// leads to need not be in the root.
-const FILLED_LATER: [&str; 11] = ["dev", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp", "var"];
-/// Files that container runtimes write into every root.
-const WRITTEN_LATER: [&str; 4] = ["etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf"];
-
-/// Files that describe one profile to Nix, not what is in it.
-const MANIFESTS: [&str; 2] = ["manifest.nix", "manifest.json"];
-
 /// Checks a path for the profile link, and makes it relative to the root.
 pub fn profile_path(path: &Path, store: &StoreDirectory) -> Result<PathBuf, Usage> {
     let fail = |reason: &str| Err(Usage(format!("`{}` cannot be the profile's path: {reason}", shown(path))));
@@ -114,9 +110,8 @@ pub fn plan(
     profile_path: &Path,
     store: &StoreDirectory,
 ) -> Result<(Plan, Vec<Warning>), Usage> {
-    let mut planner =
-        Planner { plan: Plan::store_only(store), out_of_store: BTreeMap::new(), warnings: Vec::new(), store };
-    let merged = planner.merge(profiles);
+    let (merged, warnings) = merge(profiles, store);
+    let mut planner = Planner { plan: Plan::store_only(store), out_of_store: OutOfStore::new(), warnings, store };
     match profiles {
         [only] => planner.put(profile_path, Made::Symlink(store.join(&only.path)))?,
         _ => planner.fill(profile_path, &merged)?,
@@ -137,63 +132,14 @@ pub fn plan(
     Ok((planner.plan, planner.warnings))
 }
 
-/// The names of all profiles together.
-type MergedTree = BTreeMap<std::ffi::OsString, Merged>;
-
-enum Merged {
-    Directory { first: PathBuf, names: MergedTree },
-    Link { target: PathBuf, leads_to: PathBuf },
-}
-
 struct Planner<'a> {
     plan: Plan,
-    /// Places of links whose targets are links out of the store, with where these lead.
-    out_of_store: BTreeMap<PathBuf, PathBuf>,
+    out_of_store: OutOfStore,
     warnings: Vec<Warning>,
     store: &'a StoreDirectory,
 }
 
 impl Planner<'_> {
-    fn merge(&mut self, profiles: &[NamedTree]) -> MergedTree {
-        let mut merged = MergedTree::new();
-        for profile in profiles {
-            let at = self.store.join(&profile.path);
-            for (name, node) in &profile.tree {
-                if profiles.len() == 1 || MANIFESTS.iter().all(|manifest| name != manifest) {
-                    self.add(&mut merged, name, node, &at.join(name));
-                }
-            }
-        }
-        merged
-    }
-
-    fn add(&mut self, into: &mut MergedTree, name: &OsStr, node: &Node, at: &Path) {
-        match (node, into.get_mut(name)) {
-            (Node::Broken, _) => self.warnings.push(Warning::Broken(at.to_owned())),
-            (Node::Cycle, _) => self.warnings.push(Warning::Cycle(at.to_owned())),
-            (Node::Directory(tree), None) => {
-                let mut names = MergedTree::new();
-                for (name, node) in tree {
-                    self.add(&mut names, name, node, &at.join(name));
-                }
-                into.insert(name.to_owned(), Merged::Directory { first: at.to_owned(), names });
-            }
-            (Node::Directory(tree), Some(Merged::Directory { names, .. })) => {
-                for (name, node) in tree {
-                    self.add(names, name, node, &at.join(name));
-                }
-            }
-            (Node::Leaf { leads_to }, None) => {
-                into.insert(name.to_owned(), Merged::Link { target: at.to_owned(), leads_to: leads_to.clone() });
-            }
-            // One file by way of two profiles.
-            (Node::Leaf { leads_to }, Some(Merged::Link { leads_to: kept, .. })) if leads_to == kept => {}
-            (_, Some(Merged::Link { target: kept, .. } | Merged::Directory { first: kept, .. })) => {
-                self.warnings.push(Warning::Conflict { kept: kept.clone(), left_out: at.to_owned() });
-            }
-        }
-    }
-
     /// Makes `place` a directory with real directories and links to files.
     fn fill(&mut self, place: &Path, tree: &MergedTree) -> Result<(), Usage> {
         if let Some(Made::Symlink(_)) = self.plan.made.get(place) {
@@ -229,63 +175,24 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Leaves out the links that lead out of the store to nothing that the root has or will have, and those
-    /// that come back to themselves. One that goes may leave another without its end.
+    /// Leaves out the links that come to nothing or to themselves.
     fn leave_out_dead_links(&mut self) {
         loop {
-            let warning = |place: &PathBuf| match self.end_of(place) {
-                End::Something => None,
-                End::Nothing => Some((place.clone(), Warning::Broken as fn(PathBuf) -> Warning)),
-                End::Itself => Some((place.clone(), Warning::Cycle as fn(PathBuf) -> Warning)),
-            };
-            let dead: Vec<_> = self.out_of_store.keys().filter_map(warning).collect();
+            let dead = dead_links(&self.plan, &self.out_of_store);
             if dead.is_empty() {
                 return;
             }
-            for (place, warning) in dead {
+            for (place, end) in dead {
                 self.out_of_store.remove(&place);
+                let Some(Made::Symlink(target)) = self.plan.made.remove(&place) else { continue };
+                let warning = if end == End::Itself { Warning::Cycle(target) } else { Warning::Broken(target) };
                 // With several profiles a link has two places.
-                if let Some(Made::Symlink(target)) = self.plan.made.remove(&place)
-                    && !self.warnings.contains(&warning(target.clone()))
-                {
-                    self.warnings.push(warning(target));
+                if !self.warnings.contains(&warning) {
+                    self.warnings.push(warning);
                 }
             }
         }
     }
-
-    /// What the link at `place` comes to in a container.
-    fn end_of(&self, place: &Path) -> End {
-        let mut seen = vec![place];
-        while let Some(outside) = seen.last().and_then(|place| self.out_of_store.get(*place)) {
-            let Ok(outside) = outside.strip_prefix("/") else { return End::Nothing };
-            if let Some(next) = outside.ancestors().find(|path| self.out_of_store.contains_key(*path)) {
-                if seen.contains(&next) {
-                    return End::Itself;
-                }
-                seen.push(next);
-                continue;
-            }
-            let by_plan = outside.ancestors().any(|path| match self.plan.made.get(path) {
-                // Of what is below a link into the store nothing is known.
-                Some(Made::Symlink(_)) => true,
-                Some(Made::Directory) => path == outside,
-                None => false,
-            });
-            let first = outside.iter().next().unwrap_or_default();
-            let later = outside.as_os_str().is_empty()
-                || FILLED_LATER.iter().any(|filled| first == *filled)
-                || WRITTEN_LATER.iter().any(|written| outside == Path::new(written));
-            return if by_plan || later { End::Something } else { End::Nothing };
-        }
-        End::Something
-    }
-}
-
-enum End {
-    Something,
-    Nothing,
-    Itself,
 }
 
 /// Only `--profile-path` can put two things in one place.
@@ -296,6 +203,7 @@ fn collision(place: &Path) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tree::Node;
 
     fn leaf(leads_to: &str) -> Node {
         Node::Leaf { leads_to: leads_to.into() }

@@ -338,7 +338,7 @@ impl Job<'_> {
     /// Writes a draft and publishes it, or removes it.
     fn write(&self, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
         let draft = Draft::create(self.target)?;
-        voice.decision(&format!("writing to `{}` with {} threads", shown(draft.path()), self.jobs));
+        voice.decision(&format!("writing to `{}`, jobs: {}", shown(draft.path()), self.jobs));
         let (draft, error) = match self.fill(&draft, voice) {
             Ok(counts) => match draft.publish(self.target, self.request.time, self.last_entry()) {
                 Ok(()) => return Ok(counts),

@@ -11,7 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Asks Nix and reads profiles; the rest of `store` does neither.
     ("store::query", &["failure", "interrupt", "store"]),
     ("store", &["failure", "store"]),
-    ("root", &["failure", "store"]),
+    ("root", &["failure", "root", "store"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.

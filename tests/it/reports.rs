@@ -57,7 +57,7 @@ fn a_verbose_run_says_what_it_decides() {
     assert_eq!(*profile, format!("export-profile: profile `{}` leads to `{base_name}`", path.display()));
     assert_eq!(*closure, "export-profile: the closure has 2 store paths");
     let start = format!("export-profile: writing to `{}/.root.nixkit-", folder.path().display());
-    let random = draft.strip_prefix(&start).and_then(|rest| rest.strip_suffix("` with 3 threads")).unwrap();
+    let random = draft.strip_prefix(&start).and_then(|rest| rest.strip_suffix("`, jobs: 3")).unwrap();
     assert_eq!(random.len(), 16, "{draft}");
     assert!(summary.ends_with(" in T s: 3 hard-linked (16 B)"), "{summary}");
 }

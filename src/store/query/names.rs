@@ -133,7 +133,8 @@ impl Reader<'_> {
                     here.pop();
                     continue;
                 }
-                let above = self.store.parent().unwrap_or(self.store);
+                // As the kernel does it: up from where the store really lies.
+                let above = self.real_store.parent().unwrap_or(Path::new("/"));
                 match self.re_enter(above, rest) {
                     Ok(inside) => rest = inside,
                     Err(out) => return Ok(Followed::Out(out)),
