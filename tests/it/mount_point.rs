@@ -71,23 +71,28 @@ fn with_store_only_and_with_another_profile_path_the_root_is_complete_too() {
 
 #[test]
 fn what_comes_between_is_left_alone_and_nothing_else_stays() {
-    let Some(tmpfs) = FileSystem::new(Kind::Tmpfs) else { return };
     let (store, profile) = Store::shared();
-    let bin = folder();
-    // At the end of the copying somebody else makes a `usr`, which is moved after `bin` and `etc`.
     let real = which::which("nix-store").unwrap();
-    let text = format!(
-        "case $1 in --dump-db) mkdir {0}/usr; echo theirs >{0}/usr/file;; esac; exec {1} \"$@\"",
-        tmpfs.point.display(),
-        real.display()
-    );
-    script(&bin.path().join("nix-store"), &text);
-    let outcome = Export::new(store).nix_store_in(bin.path()).profile(profile).arg("--verify").root(&tmpfs.point).run();
-    assert_eq!((outcome.status.code(), outcome.stdout.as_str()), (Some(1), ""));
-    assert!(outcome.stderr.starts_with("export-profile: error: "), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("/usr`"), "{}", outcome.stderr);
-    assert_eq!(names(&tmpfs.point), ["usr"]);
-    assert_eq!(fs_err::read_to_string(tmpfs.point.join("usr/file")).unwrap(), "theirs\n");
+    // At the end of the copying somebody else makes a `usr`, which is moved after `bin` and `etc`. A plain
+    // rename would replace an empty one.
+    for (theirs, expected) in [("echo theirs >usr/file", &["file"][..]), ("true", &[])] {
+        let Some(tmpfs) = FileSystem::new(Kind::Tmpfs) else { return };
+        let bin = folder();
+        let text = format!(
+            "case $1 in --dump-db) (cd {}; mkdir usr; {theirs});; esac; exec {} \"$@\"",
+            tmpfs.point.display(),
+            real.display()
+        );
+        script(&bin.path().join("nix-store"), &text);
+        let export = Export::new(store).nix_store_in(bin.path()).profile(profile).arg("--verify");
+        let outcome = export.root(&tmpfs.point).run();
+        assert_eq!((outcome.status.code(), outcome.stdout.as_str()), (Some(1), ""));
+        assert!(outcome.stderr.starts_with("export-profile: error: cannot rename `"), "{}", outcome.stderr);
+        let hint = "\nhint: something was put there while the export ran\n";
+        assert!(outcome.stderr.contains("/usr`: ") && outcome.stderr.ends_with(hint), "{}", outcome.stderr);
+        assert_eq!(names(&tmpfs.point), ["usr"]);
+        assert_eq!(names(&tmpfs.point.join("usr")), expected);
+    }
 }
 
 /// Each name with its inode number and time, as `src/sink/draft.rs` writes it before it moves the first.
