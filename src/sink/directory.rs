@@ -232,7 +232,9 @@ impl Walk<'_> {
         let folder = Folder { source, destination, path };
         let Worker { tally, names, buffer } = worker;
         names.read(&folder.source, buffer).map_err(|errno| ends.failed("read", Side::Store, &folder.path, errno))?;
-        if names.len() <= NAMES_PER_TASK {
+        // link(2) holds the lock of the directory all the time, so a second thread in it would only wait.
+        let linked = way.ladder[0] == Method::HardLink && !way.refused.holds(Method::HardLink);
+        if linked || names.len() <= NAMES_PER_TASK {
             self.names(&folder, names, way, tally, pushed)?;
             return self.finish(&folder);
         }

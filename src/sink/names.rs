@@ -1,8 +1,9 @@
-//! The names in one directory, read in one go and kept in one piece of memory.
+//! The names in one directory, read in one go, kept in one piece of memory and sorted by inode.
 //! It must never look at what the names stand for.
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -20,60 +21,68 @@ impl Default for Buffer {
     }
 }
 
-/// Names of a directory with their types, in one piece of memory.
+/// Names of a directory with their types.
 #[derive(Default)]
 pub(in crate::sink) struct Names {
     /// Each with its NUL.
     bytes: Vec<u8>,
-    /// Where each ends in `bytes`.
-    ends: Vec<(usize, FileType)>,
+    names: Vec<Name>,
+}
+
+struct Name {
+    /// Where it lies in `bytes`.
+    place: Range<usize>,
+    kind: FileType,
+    inode: u64,
 }
 
 impl Names {
-    /// Reads the names in `directory`, in place of those that were here.
+    /// Reads the names in `directory`, in place of those that were here, and sorts them by inode: in the order
+    /// in which ext4 gives them, that of a hash, each touches another block of the table of inodes.
     pub(in crate::sink) fn read(&mut self, directory: &OwnedFd, buffer: &mut Buffer) -> Result<(), Errno> {
         self.bytes.clear();
-        self.ends.clear();
+        self.names.clear();
         let mut entries = RawDir::new(directory, &mut buffer.0);
         while let Some(entry) = entries.next() {
             let entry = entry.map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
             if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                self.push(entry.file_name(), entry.file_type());
+                self.push(entry.file_name(), entry.file_type(), entry.ino());
             }
         }
+        self.names.sort_unstable_by_key(|name| name.inode);
         Ok(())
     }
 
     pub(in crate::sink) fn len(&self) -> usize {
-        self.ends.len()
+        self.names.len()
     }
 
-    fn push(&mut self, name: &CStr, kind: FileType) {
+    fn push(&mut self, name: &CStr, kind: FileType, inode: u64) {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(name.to_bytes_with_nul());
-        self.ends.push((self.bytes.len(), kind));
+        self.names.push(Name { place: start..self.bytes.len(), kind, inode });
     }
 
     pub(in crate::sink) fn iter(&self) -> impl Iterator<Item = (&CStr, FileType)> {
-        let mut start = 0;
-        self.ends.iter().filter_map(move |&(end, kind)| {
-            let bytes = &self.bytes[start..end];
-            start = end;
-            Some((CStr::from_bytes_with_nul(bytes).ok()?, kind))
-        })
+        self.names.iter().filter_map(|name| Some((self.text(name)?, name.kind)))
+    }
+
+    fn text(&self, name: &Name) -> Option<&CStr> {
+        CStr::from_bytes_with_nul(&self.bytes[name.place.clone()]).ok()
     }
 
     /// In pieces of at most `most` names.
     pub(in crate::sink) fn pieces(&self, most: usize) -> Vec<Names> {
-        let mut pieces = vec![Names::default()];
-        for (name, kind) in self.iter() {
-            if pieces.last().is_some_and(|piece| piece.ends.len() == most) {
-                pieces.push(Names::default());
+        let piece = |names: &[Name]| {
+            let mut piece = Names::default();
+            for name in names {
+                if let Some(text) = self.text(name) {
+                    piece.push(text, name.kind, name.inode);
+                }
             }
-            if let Some(piece) = pieces.last_mut() {
-                piece.push(name, kind);
-            }
-        }
-        pieces
+            piece
+        };
+        self.names.chunks(most).map(piece).collect()
     }
 }
 
@@ -98,7 +107,7 @@ mod tests {
                 File::create(folder.path().join(OsStr::from_bytes(name.as_bytes()))).unwrap();
             }
             let mut names = Names::default();
-            names.push(c"left over", FileType::Unknown);
+            names.push(c"left over", FileType::Unknown, 0);
             names.read(&OwnedFd::from(File::open(folder.path()).unwrap()), &mut Buffer::default()).unwrap();
             let text = |names: &Names| -> Vec<String> {
                 names.iter().map(|(name, _)| name.to_str().unwrap().to_owned()).collect()

@@ -38,7 +38,7 @@ impl Refused {
         }
     }
 
-    fn holds(&self, method: Method) -> bool {
+    pub(super) fn holds(&self, method: Method) -> bool {
         self.of(method).is_some_and(|refused| refused.load(Ordering::Relaxed))
     }
 }
