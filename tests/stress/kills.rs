@@ -1,8 +1,8 @@
 //! KILL, TERM and INT at random moments: ROOT is absent or complete after each, and after the next run
 //! nothing is left.
 //!
-//! The moments are spread over a run as long as one that was measured, and beyond its end. Half of them are
-//! counted from when it has begun to write, since before that it waits for Nix.
+//! The moments are spread over a run as long as one that was measured, and beyond its end. Some of them are
+//! counted from when it has begun to write, since before that it waits for Nix, and some from when ROOT appears.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,6 +24,16 @@ enum Before {
     Absent,
     Empty,
     MountPoint,
+}
+
+/// From when the time to a signal is counted.
+#[derive(Clone, Copy, Debug)]
+enum From {
+    Start,
+    /// Of its draft.
+    Writing,
+    /// Of the first entry in ROOT, or of ROOT itself.
+    Appearing,
 }
 
 struct Case<'a> {
@@ -119,13 +129,13 @@ impl Case<'_> {
                 1 => Signal::SIGINT,
                 _ => Signal::SIGKILL,
             };
-            // Up to a tenth beyond the end.
-            let part = |duration: Duration, random: &mut Random| duration * random.below(1100) / 1000;
-            let (waits, after) = match self.random.below(2) {
-                0 => (false, part(whole, self.random)),
-                _ => (true, part(writing, self.random)),
+            let (from, spread) = match self.random.below(5) {
+                0 | 1 => (From::Start, whole * 5 / 4),
+                2 | 3 => (From::Writing, writing * 5 / 4),
+                _ => (From::Appearing, writing / 50),
             };
-            self.signal(signal, waits, after, moment);
+            let after = spread * self.random.below(1000) / 1000;
+            self.signal(signal, from, after, moment);
         }
         let Hits { before_writing, writing, publishing, published } = self.hits;
         say(&format!(
@@ -134,13 +144,18 @@ impl Case<'_> {
             self.what
         ));
         assert!(writing >= MOMENTS / 10, "{}: too few came while it wrote", self.what);
+        assert!(before_writing > 0 && published > 0, "{}: none came before it wrote, or none after", self.what);
     }
 
-    /// Sends a signal so long after the start of a run, or after it has begun to write.
-    fn signal(&mut self, signal: Signal, waits: bool, after: Duration, moment: u32) {
-        let what = format!("{}: {signal} as number {moment}, {after:?} after it began", self.what);
+    fn signal(&mut self, signal: Signal, from: From, after: Duration, moment: u32) {
+        let what = format!("{}: {signal} as number {moment}, {after:?} after its {from:?}", self.what);
         let mut running = self.export.start();
-        while waits && !running.has_ended() && drafts_beside(&self.root).is_empty() {}
+        let waits = || match from {
+            From::Start => false,
+            From::Writing => drafts_beside(&self.root).is_empty(),
+            From::Appearing => self.is_untouched(),
+        };
+        while waits() && !running.has_ended() {}
         // Not to wait for anything: the moment itself is what is tested.
         std::thread::sleep(after);
         let wrote = !drafts_beside(&self.root).is_empty();
@@ -148,6 +163,7 @@ impl Case<'_> {
         let outcome = running.wait();
         let drafts = drafts_beside(&self.root);
         let is_there = self.is_published();
+        assert!(is_there || self.before == Before::MountPoint || self.is_untouched(), "{what}: half a root");
         match (outcome.status.code(), is_there) {
             // Killed by it: always so by KILL, and else only before the handlers are there.
             (None, _) => {
@@ -163,7 +179,7 @@ impl Case<'_> {
             (Some(status), true) => panic!("{what}: status {status} though the root is there: {}", outcome.stderr),
         }
         assert_eq!(outcome.stdout, "");
-        let half_published = self.before == Before::MountPoint && !is_there && self.has_moved();
+        let half_published = !is_there && !self.is_untouched();
         let hit = match (is_there, half_published, !drafts.is_empty() || wrote) {
             (true, ..) => &mut self.hits.published,
             (_, true, _) => &mut self.hits.publishing,
@@ -172,6 +188,9 @@ impl Case<'_> {
         };
         *hit += 1;
 
+        if is_there {
+            self.assert_whole(&what);
+        }
         let next = self.export.run();
         assert_eq!(next.stdout, "");
         if is_there {
@@ -195,19 +214,20 @@ impl Case<'_> {
         }
     }
 
-    fn has_moved(&self) -> bool {
-        names(&self.root).iter().any(|name| !name.contains(".nixkit-"))
-    }
-
+    /// As it was before the run, but for the draft that lies in a mount point.
     fn is_untouched(&self) -> bool {
         match self.before {
             Before::Absent => !self.root.exists(),
-            Before::Empty | Before::MountPoint => names(&self.root).is_empty(),
+            Before::Empty | Before::MountPoint => {
+                self.root.is_dir() && names(&self.root).iter().all(|name| name.contains(".nixkit-"))
+            }
         }
     }
 
     fn assert_whole(&self, what: &str) {
-        let tree = Tree::read(&self.root);
+        let mut tree = Tree::read(&self.root);
+        // The draft of who is killed behind the last rename, until the next run.
+        tree.0.retain(|path, _| !path.to_str().is_some_and(|path| path.starts_with(".mnt.nixkit-")));
         let mut shape = tree.shape();
         if self.before == Before::MountPoint {
             // Who is killed behind the last rename does not stamp the mount point.
