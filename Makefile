@@ -11,7 +11,7 @@ TARGET = $(shell musl=$(HOST:-gnu=-musl); test -d "$$(rustc --print sysroot)/lib
 BINARY = $(CURDIR)/target/$(TARGET)/release/nixkit
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: help build demo check test clean binary run-demo lints unit-tests integration-tests tests-passed
+.PHONY: help build demo check test stress clean binary run-demo lints unit-tests integration-tests stress-tests tests-passed
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -32,6 +32,10 @@ check: ## Format, lints and unit tests: what to run while you work
 test: ## Everything that CI runs
 	@.ci/set-up test
 	$(AGAIN) binary lints unit-tests integration-tests tests-passed
+
+stress: ## Exports of 8 GiB files and of a million entries, many at once, and killed: some minutes, 4 GiB of disk
+	@.ci/set-up stress
+	$(AGAIN) binary stress-tests
 
 clean: ## Remove everything that was built here
 	@.ci/as-root rm -rf target/demo
@@ -57,6 +61,11 @@ unit-tests:
 integration-tests:
 	$(RUNNER)='$(CURDIR)/.ci/as-root unshare --mount --propagation private' NIXKIT=$(BINARY) \
 		cargo test --locked --test it
+
+# One after the other: each is measured, and the disk and memory that they need are those of one.
+stress-tests:
+	$(RUNNER)='$(CURDIR)/.ci/as-root unshare --mount --propagation private' NIXKIT=$(BINARY) \
+		cargo test --locked --test stress -- --ignored --test-threads 1
 
 tests-passed:
 	@echo "All tests passed. They ran $(BINARY)"

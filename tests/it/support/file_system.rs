@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use super::{Store, folder, folder_in, is_root, skip};
+use super::{Store, folder, folder_in, is_root, scratch, skip};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -55,7 +55,7 @@ impl FileSystem {
 
     /// An ext4 of so many MiB.
     pub(crate) fn ext4(mebibytes: u64) -> Option<Self> {
-        Self::image(mebibytes, &["mkfs.ext4", "-q", "-F"]).map_err(|why| skip(&why)).ok()
+        Self::image(Kind::Ext4, mebibytes, "", scratch()).map_err(|why| skip(&why)).ok()
     }
 
     /// `directory` at another place.
@@ -66,23 +66,29 @@ impl FileSystem {
 
     fn make(kind: Kind) -> Result<Self, String> {
         match kind {
-            Kind::Ext4 => Self::image(256, &["mkfs.ext4", "-q", "-F"]),
-            Kind::Xfs => Self::image(320, &["mkfs.xfs", "-q", "-f", "-m", "reflink=1"]),
-            Kind::Btrfs => Self::image(256, &["mkfs.btrfs", "-q", "-f"]),
+            Kind::Ext4 | Kind::Btrfs => Self::image(kind, 256, "", scratch()),
+            Kind::Xfs => Self::image(kind, 320, "", scratch()),
             Kind::Tmpfs => Self::with(|point, _| mount(&["-t", "tmpfs", "-o", "mode=755", "tmpfs"], point)),
             _ => panic!("{kind:?} has layers"),
         }
     }
 
-    fn image(mebibytes: u64, make: &[&str]) -> Result<Self, String> {
-        Self::with(|point, folder| {
-            let image = folder.join("image");
-            fs_err::File::create(&image).and_then(|file| file.set_len(mebibytes << 20)).map_err(|e| e.to_string())?;
-            let output = Command::new(make[0]).args(&make[1..]).arg(&image).output();
-            let output = output.map_err(|error| format!("cannot run `{}`: {error}", make[0]))?;
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            mount(&["-o", "loop", image.to_str().unwrap()], point)
-        })
+    /// An ext4, xfs or btrfs of so many MiB, mounted with these options. Its image lies in `images` and has no
+    /// name any more once it is mounted: nothing of it stays, however the tests end.
+    pub(crate) fn image(kind: Kind, mebibytes: u64, options: &str, images: &Path) -> Result<Self, String> {
+        let make: &[&str] = match kind {
+            Kind::Ext4 => &["mkfs.ext4", "-q", "-F"],
+            Kind::Xfs => &["mkfs.xfs", "-q", "-f", "-m", "reflink=1"],
+            Kind::Btrfs => &["mkfs.btrfs", "-q", "-f"],
+            _ => panic!("{kind:?} needs no image"),
+        };
+        let image = tempfile::NamedTempFile::new_in(images).map_err(|error| error.to_string())?;
+        image.as_file().set_len(mebibytes << 20).map_err(|error| error.to_string())?;
+        let output = Command::new(make[0]).args(&make[1..]).arg(image.path()).output();
+        let output = output.map_err(|error| format!("cannot run `{}`: {error}", make[0]))?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let options = ["loop", options].join(",");
+        Self::with(|point, _| mount(&["-o", options.trim_end_matches(','), image.path().to_str().unwrap()], point))
     }
 
     fn with(mount: impl Fn(&Path, &Path) -> Result<(), String>) -> Result<Self, String> {

@@ -102,7 +102,12 @@ impl Store {
 
     /// Builds an attribute of `tests/fixtures/closure.nix`.
     pub(crate) fn build(&self, attribute: &str) -> PathBuf {
-        finish(self.command("nix-build").arg(fixture()).args(["--no-out-link", "-A", attribute])).into()
+        self.build_of(&fixture(), attribute)
+    }
+
+    /// Builds an attribute of a Nix file.
+    pub(crate) fn build_of(&self, file: &Path, attribute: &str) -> PathBuf {
+        finish(self.command("nix-build").arg(file).args(["--no-out-link", "-A", attribute])).into()
     }
 
     /// Makes equal files, and equal symlinks, names of one inode, across store paths too.
