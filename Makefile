@@ -11,7 +11,7 @@ TARGET = $(shell musl=$(HOST:-gnu=-musl); test -d "$$(rustc --print sysroot)/lib
 BINARY = $(CURDIR)/target/$(TARGET)/release/nixkit
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: help build demo check test stress clean binary run-demo lints unit-tests integration-tests stress-tests tests-passed
+.PHONY: help build demo check test stress bench clean binary run-demo run-bench lints unit-tests integration-tests stress-tests tests-passed
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -37,8 +37,12 @@ stress: ## Exports of 8 GiB files and of a million entries, many at once, and ki
 	@.ci/set-up stress
 	$(AGAIN) binary stress-tests
 
+bench: ## Time the export against every other way, on ext4, xfs, btrfs and overlayfs; options in BENCH=
+	@.ci/set-up bench
+	$(AGAIN) binary run-bench
+
 clean: ## Remove everything that was built here
-	@.ci/as-root rm -rf target/demo
+	@.ci/as-root rm -rf target/demo target/bench
 	cargo clean
 
 # Without --target the flag would hold for proc-macros too, which cannot be static.
@@ -49,12 +53,19 @@ binary:
 run-demo:
 	@.ci/as-root .ci/demo $(BINARY)
 
+# Like the tests it runs as root in a mount namespace of its own. cargo and what it builds stay the user's.
+run-bench:
+	cargo build --release --locked --examples
+	@PATH=$(CURDIR)/target/bench/tools/bin:$$PATH NIXKIT=$(BINARY) NIXKIT_LIMIT=$(CURDIR)/target/release/examples/limit \
+		NIX_USER_CONF_FILES=$(CURDIR)/tests/nixpkgs/nix.conf \
+		.ci/as-root unshare --mount --propagation private target/release/examples/bench $(BENCH)
+
 lints:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
 
 unit-tests:
-	cargo test --locked --lib
+	cargo test --locked --lib --example bench
 
 # They mount file systems, so they run as root, in a mount namespace of their own: nothing stays mounted,
 # however they end. cargo itself runs as the user.
