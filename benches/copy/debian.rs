@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_cap_keeps_the_whole_within_the_range() {
-        let text: String = (1..=100).map(|i| format!("installed\tp{i}\t1\t{i}\t, \n")).collect();
+        let lines: Vec<String> = (1..=100).map(|i| format!("installed\tp{i}\t1\t{i}\t, ")).collect();
+        let text = lines.join("\n");
         let packages = parse(&text);
         // The ten largest packages up to 50 KiB have 455 KiB together.
         let wanted = Wanted { packages: 10, bytes: 450 * 1024..=460 * 1024 };
