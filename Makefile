@@ -56,7 +56,7 @@ run-demo:
 # Like the tests it runs as root in a mount namespace of its own. cargo and what it builds stay the user's.
 run-bench:
 	cargo build --release --locked --examples
-	@PATH=$(CURDIR)/target/bench/tools/bin:$$PATH NIXKIT=$(BINARY) NIXKIT_LIMIT=$(CURDIR)/target/release/examples/limit \
+	@PATH=$(CURDIR)/target/bench/tools/bin:$$PATH:/usr/sbin:/sbin NIXKIT=$(BINARY) NIXKIT_LIMIT=$(CURDIR)/target/release/examples/limit \
 		NIX_USER_CONF_FILES=$(CURDIR)/tests/nixpkgs/nix.conf \
 		.ci/as-root unshare --mount --propagation private target/release/examples/bench $(BENCH)
 

@@ -74,7 +74,8 @@ fn panel(stage: &Stage, y: &mut f64) -> String {
     let shown = |way: &Way| !matches!(way, Way::OursVerify | Way::Openssl);
     let time = |way: Way| Some((way, stage.medians(way)?.seconds));
     let mut bars: Vec<(Way, f64)> = stage.ways().into_iter().filter(shown).filter_map(time).collect();
-    bars.sort_by(|(way, seconds), (other, others)| way.kind().cmp(&other.kind()).then(seconds.total_cmp(others)));
+    let kind = |way: Way| way.kind(stage.file_system);
+    bars.sort_by(|(way, seconds), (other, others)| kind(*way).cmp(&kind(*other)).then(seconds.total_cmp(others)));
     let longest = bars.iter().map(|(_, seconds)| *seconds).fold(f64::MIN_POSITIVE, f64::max);
     *y += 28.0;
     let mut body = text("system", MARGIN, *y, stage.file_system.label());
@@ -82,13 +83,13 @@ fn panel(stage: &Stage, y: &mut f64) -> String {
     let mut last = None;
     for (way, time) in bars {
         // A little room between links, reflinks and copies.
-        if last.is_some_and(|kind| kind != way.kind()) {
+        if last.is_some_and(|last| last != kind(way)) {
             *y += 5.0;
             let end = WIDTH - MARGIN;
             body += &format!("  <path class=\"line\" d=\"M{MARGIN} {:.1}H{end:.1}\"/>\n", *y);
             *y += 5.0;
         }
-        last = Some(way.kind());
+        last = Some(kind(way));
         let class = if way.is_ours() {
             " ours"
         } else if way.is_limit() {

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// How many rounds, each on a fresh file system [default: 9, with --quick 2]
+    /// How many rounds, each on a fresh file system [default: 9, with --quick 1]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) rounds: Option<u16>,
 

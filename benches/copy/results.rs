@@ -83,7 +83,7 @@ impl Stage {
     /// The ways that were run, links first, ours first within a kind.
     pub(crate) fn ways(&self) -> Vec<Way> {
         let mut ways: Vec<Way> = self.runs.iter().map(|run| run.way).collect();
-        ways.sort_by_key(|way| (way.kind(), !way.is_ours(), !way.is_limit(), *way));
+        ways.sort_by_key(|way| (way.kind(self.file_system), !way.is_ours(), !way.is_limit(), *way));
         ways.dedup();
         ways
     }
@@ -137,7 +137,7 @@ impl Stage {
 
     /// The way of ours that does the same as `peer`, and ran beside it.
     pub(crate) fn ours_beside(&self, peer: Way) -> Option<Way> {
-        let wanted: &[Way] = match peer.kind() {
+        let wanted: &[Way] = match peer.kind(self.file_system) {
             Kind::Links => &[Way::OursHardlink, Way::OursAuto],
             Kind::Reflinks => &[Way::OursReflink],
             Kind::Copies => &[Way::OursCopy, Way::OursAuto],

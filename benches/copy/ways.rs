@@ -160,8 +160,10 @@ impl Way {
         }
     }
 
-    pub(crate) fn kind(self) -> Kind {
+    pub(crate) fn kind(self, file_system: FileSystem) -> Kind {
         match self {
+            // What lies in a lower layer is better copied, and it knows.
+            Self::OursAuto if file_system == FileSystem::OverlayLower => Kind::Copies,
             Self::OursAuto | Self::OursHardlink | Self::OursVerify | Self::LimitHardlink | Self::CpLink => Kind::Links,
             Self::OursReflink | Self::LimitReflink | Self::CpReflink => Kind::Reflinks,
             Self::Openssl => Kind::Reads,
