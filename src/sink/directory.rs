@@ -4,6 +4,9 @@
 //! A task is a directory, or some of the names of a large one. A directory that waits for its turn is a
 //! path relative to the store directory, not a descriptor, so no tree is too deep or too wide. It gets
 //! its final mode and time from whoever places its last name.
+//!
+//! Measured on 107,000 entries (`make bench`) and left out: files linked without a stat are 5 to 7 % faster, but
+//! the receipt could not say their bytes; creating directories with their final mode saves nothing that shows.
 
 mod bytes;
 mod inodes;
