@@ -81,14 +81,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         serde_json::from_slice::<Results>(&fs_err::read(file)?)
             .with_context(|| format!("`{}` holds no results of this benchmark", file.display()))?
     } else {
-        session::measure(arguments)?
+        session::measure(arguments, &|results| save(results, &arguments.output).map(drop))?
     };
-    let text = markdown::render(&results);
-    let file = |name: &str| arguments.output.join(name);
-    fs_err::create_dir_all(&arguments.output)?;
-    write(&file("results.json"), &serde_json::to_vec_pretty(&results)?)?;
-    write(&file("results.md"), text.as_bytes())?;
-    write(&file("results.svg"), chart::render(&results).as_bytes())?;
+    let text = save(&results, &arguments.output)?;
     let written = std::io::stdout().write_all(text.as_bytes());
     say(&format!("wrote results.md, results.json and results.svg in `{}`", arguments.output.display()));
     match written {
@@ -96,6 +91,17 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Writes the three forms of the results, and returns the Markdown.
+fn save(results: &Results, output: &Path) -> anyhow::Result<String> {
+    let text = markdown::render(results);
+    let file = |name: &str| output.join(name);
+    fs_err::create_dir_all(output)?;
+    write(&file("results.json"), &serde_json::to_vec_pretty(results)?)?;
+    write(&file("results.md"), text.as_bytes())?;
+    write(&file("results.svg"), chart::render(results).as_bytes())?;
+    Ok(text)
 }
 
 /// Writes `file` all at once.

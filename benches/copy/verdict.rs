@@ -48,6 +48,15 @@ const TARGETS: &[Target] = {
     ]
 };
 
+/// Whether a target is about ways that run beside each other in `group`.
+pub(crate) fn judges(file_system: FileSystem, group: &[Way]) -> bool {
+    TARGETS.iter().any(|(_, _, measure, _)| match *measure {
+        Measure::Ratio(there, ours, peer) => there == file_system && group.contains(&ours) && group.contains(&peer),
+        Measure::Verify(there) => there == file_system && group.contains(&Way::Openssl),
+        Measure::Memory(..) | Measure::Growth(..) => false,
+    })
+}
+
 /// How close to the bare loop a way must come whose target is beyond that.
 pub(crate) const NEAR_LIMIT: f64 = 1.15;
 
@@ -136,6 +145,17 @@ fn beside(results: &Results, measure: Measure) -> String {
 mod tests {
     use super::*;
     use crate::results::tests::{run, stage};
+
+    #[test]
+    fn groups_are_judged_where_a_target_names_them() {
+        let judged = |file_system: FileSystem| -> Vec<bool> {
+            file_system.groups().iter().map(|group| judges(file_system, group)).collect()
+        };
+        assert_eq!(judged(FileSystem::Ext4), [true, true, true, false, false, false, true]);
+        assert_eq!(judged(FileSystem::Xfs), [true, false, false, false, false, false, true]);
+        assert_eq!(judged(FileSystem::OverlayLower), [true, false]);
+        assert_eq!(judged(FileSystem::OverlayUpper), [true]);
+    }
 
     #[test]
     fn a_verdict_needs_both_quartiles_on_one_side() {
