@@ -1,7 +1,7 @@
 //! Copies store paths into a directory, bit for bit, on all cores: the walk.
 //! It must never touch an inode of the store: a linked file's mode, owner and times are the store's.
 //!
-//! A task is a directory, or some of the names of a large one. A directory that waits for its turn is a
+//! A task is a directory, or a part of its names. A directory that waits for its turn is a
 //! path relative to the store directory, not a descriptor, so no tree is too deep or too wide. It gets
 //! its final mode and time from whoever places its last name.
 //!
@@ -30,6 +30,7 @@ use rustix::fs::FileType;
 
 use super::link::{Layer, LinkMode, Method, ladder};
 use super::names::{Buffer, Names};
+use super::pool::Added;
 use super::receipt::{Reason, Tally};
 use super::{CallFailed, below, pool};
 use crate::failure::{hinted, shown};
@@ -59,8 +60,8 @@ pub struct Copying<'a> {
 const STORE_TIME: TimeSpec = TimeSpec::new(1, 0);
 /// Store directories have this mode (`canonicaliseTimestampAndPermissions` in libstore).
 const STORE_DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o555);
-/// A directory with more names than this is cut into tasks of so many, since one may hold half of a closure.
-const NAMES_PER_TASK: usize = 512;
+/// With fewer names left, a directory is not worth sharing.
+const SHARED_NAMES: usize = 64;
 /// Store paths that one task begins.
 const STORE_PATHS_PER_TASK: usize = 8;
 
@@ -82,8 +83,7 @@ pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &
         .step_by(STORE_PATHS_PER_TASK)
         .map(|from| Task::StorePaths(from..count.min(from + STORE_PATHS_PER_TASK)))
         .collect();
-    let workers =
-        pool::run(copying.jobs, tasks, Worker::default, |task, worker, pushed| walk.run(task, worker, pushed))?;
+    let workers = pool::run(copying.jobs, tasks, Worker::default, |task, worker, added| walk.run(task, worker, added))?;
 
     let mut total = Tally::default();
     for worker in &workers {
@@ -166,14 +166,22 @@ impl Ends<'_> {
 enum Task {
     StorePaths(Range<usize>),
     Folder { path: Vec<u8>, way: Way },
-    Names { folder: Arc<Folder>, names: Names, way: Way },
+    Names { filling: Arc<Filling>, positions: Range<usize> },
+}
+
+/// A directory that is being filled, by one task or several.
+struct Filling {
+    folder: Folder,
+    names: Names,
+    way: Way,
+    /// Whether link(2) is all that its files need.
+    linked: bool,
 }
 
 /// What one thread has for itself.
 #[derive(Default)]
 struct Worker {
     tally: Tally,
-    names: Names,
     buffer: Buffer,
 }
 
@@ -188,23 +196,21 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn run(&self, task: Task, worker: &mut Worker, pushed: &mut Vec<Task>) -> anyhow::Result<()> {
+    fn run(&self, task: Task, worker: &mut Worker, added: &mut Added<'_, Task>) -> anyhow::Result<()> {
         let before = (worker.tally.names(), worker.tally.bytes);
         match task {
-            Task::StorePaths(range) => self.store_paths(range, worker, pushed)?,
-            Task::Folder { path, way } => self.folder(path, &way, worker, pushed)?,
-            Task::Names { folder, names, way } => {
-                self.names(&folder, &names, &way, &mut worker.tally, pushed)?;
-                if let Some(folder) = Arc::into_inner(folder) {
-                    self.finish(&folder)?;
-                }
+            Task::StorePaths(range) => self.store_paths(range, worker, added)?,
+            Task::Folder { path, way } => self.folder(path, &way, worker, added)?,
+            Task::Names { filling, positions } => {
+                self.names(&filling, positions, &mut worker.tally, added)?;
+                self.finish_last(filling)?;
             }
         }
         self.progress.add(worker.tally.names() - before.0, worker.tally.bytes - before.1);
         Ok(())
     }
 
-    fn store_paths(&self, range: Range<usize>, worker: &mut Worker, pushed: &mut Vec<Task>) -> anyhow::Result<()> {
+    fn store_paths(&self, range: Range<usize>, worker: &mut Worker, added: &mut Added<'_, Task>) -> anyhow::Result<()> {
         for i in range {
             self.placer.interrupt.check()?;
             self.progress.begin_store_path();
@@ -217,7 +223,7 @@ impl Walk<'_> {
                 refused: self.refused_on(stat.st_dev),
             };
             let entry = Entry { folder: self.placer.top, name: &name, way: &way };
-            self.entry(entry, FileType::from_raw_mode(stat.st_mode), &mut worker.tally, pushed)?;
+            self.entry(entry, FileType::from_raw_mode(stat.st_mode), &mut worker.tally, added)?;
         }
         Ok(())
     }
@@ -227,45 +233,61 @@ impl Walk<'_> {
         Arc::clone(pairs.entry(device).or_default())
     }
 
-    fn folder(&self, path: Vec<u8>, way: &Way, worker: &mut Worker, pushed: &mut Vec<Task>) -> anyhow::Result<()> {
+    fn folder(&self, path: Vec<u8>, way: &Way, worker: &mut Worker, added: &mut Added<'_, Task>) -> anyhow::Result<()> {
         let Placer { ends, top, .. } = &self.placer;
         let source = below::directory(&top.source, &path).map_err(|e| ends.failed("open", Side::Store, &path, e))?;
         let destination =
             below::directory(&top.destination, &path).map_err(|e| ends.failed("open", Side::Root, &path, e))?;
         let folder = Folder { source, destination, path };
-        let Worker { tally, names, buffer } = worker;
-        names.read(&folder.source, buffer).map_err(|errno| ends.failed("read", Side::Store, &folder.path, errno))?;
-        // link(2) holds the lock of the directory all the time, so a second thread in it would only wait.
+        let mut names = Names::default();
+        names
+            .read(&folder.source, &mut worker.buffer)
+            .map_err(|errno| ends.failed("read", Side::Store, &folder.path, errno))?;
+        // A link changes the inode in the store, and all of them change the one directory.
         let linked = way.ladder[0] == Method::HardLink && !way.refused.holds(Method::HardLink);
-        if linked || names.len() <= NAMES_PER_TASK {
-            self.names(&folder, names, way, tally, pushed)?;
-            return self.finish(&folder);
+        if linked {
+            names.sort_by_inode();
         }
-        let folder = Arc::new(folder);
-        pushed.extend(names.pieces(NAMES_PER_TASK).into_iter().map(|names| Task::Names {
-            folder: Arc::clone(&folder),
-            names,
-            way: way.clone(),
-        }));
-        Ok(())
+        let all = 0..names.len();
+        let filling = Arc::new(Filling { folder, names, way: way.clone(), linked });
+        self.names(&filling, all, &mut worker.tally, added)?;
+        self.finish_last(filling)
     }
 
+    /// Places the names at these positions; the last who does so for a directory finishes it.
+    ///
+    /// A second thread in one directory mostly waits for its lock, which creating and linking hold: a sixth more
+    /// system time for copies. So a directory is shared only with a thread that has nothing else to do, and
+    /// not at all where link(2), which holds the lock to the end, is all there is to do.
     fn names(
         &self,
-        folder: &Folder,
-        names: &Names,
-        way: &Way,
+        filling: &Arc<Filling>,
+        positions: Range<usize>,
         tally: &mut Tally,
-        pushed: &mut Vec<Task>,
+        added: &mut Added<'_, Task>,
     ) -> anyhow::Result<()> {
-        for (name, kind) in names.iter() {
+        let Filling { folder, names, way, linked } = &**filling;
+        for (done, (name, kind)) in names.range(positions.clone()).enumerate() {
             self.placer.interrupt.check()?;
-            self.entry(Entry { folder, name, way }, kind, tally, pushed)?;
+            let left = positions.start + done..positions.end;
+            if !linked && left.len() >= SHARED_NAMES && added.are_wanted() {
+                let middle = left.start.midpoint(left.end);
+                let task = |positions| Task::Names { filling: Arc::clone(filling), positions };
+                added.tasks.extend([left.start..middle, middle..left.end].map(task));
+                return Ok(());
+            }
+            self.entry(Entry { folder, name, way }, kind, tally, added)?;
         }
         Ok(())
     }
 
-    fn entry(&self, entry: Entry<'_>, kind: FileType, tally: &mut Tally, pushed: &mut Vec<Task>) -> anyhow::Result<()> {
+    fn entry(
+        &self,
+        entry: Entry<'_>,
+        kind: FileType,
+        tally: &mut Tally,
+        added: &mut Added<'_, Task>,
+    ) -> anyhow::Result<()> {
         match kind {
             FileType::Directory => {
                 // Without /proc a bind mount can hide that the root lies in what is copied: that would never end.
@@ -278,7 +300,7 @@ impl Walk<'_> {
                 mkdirat(&entry.folder.destination, entry.name, Mode::S_IRWXU)
                     .map_err(|errno| self.placer.ends.failed("make", Side::Root, &entry.path(), errno))?;
                 tally.directories += 1;
-                pushed.push(Task::Folder { path: entry.path(), way: entry.way.clone() });
+                added.tasks.push(Task::Folder { path: entry.path(), way: entry.way.clone() });
                 Ok(())
             }
             FileType::RegularFile => {
@@ -299,7 +321,7 @@ impl Walk<'_> {
                 let stat = stat(&self.placer, entry.folder, entry.name)?;
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Unknown => Err(self.special(entry, "something unknown")),
-                    known => self.entry(entry, known, tally, pushed),
+                    known => self.entry(entry, known, tally, added),
                 }
             }
             FileType::Fifo => Err(self.special(entry, "a FIFO")),
@@ -311,6 +333,11 @@ impl Walk<'_> {
     fn special(&self, entry: Entry<'_>, what: &str) -> anyhow::Error {
         let path = self.placer.ends.path(Side::Store, &entry.path());
         anyhow!("`{}` is {what}; a store path cannot hold one", shown(path))
+    }
+
+    /// Finishes the directory where no other task has names of it.
+    fn finish_last(&self, filling: Arc<Filling>) -> anyhow::Result<()> {
+        Arc::into_inner(filling).map_or(Ok(()), |filling| self.finish(&filling.folder))
     }
 
     /// Gives a finished directory what Nix gives it. Its subdirectories may still be filled: that

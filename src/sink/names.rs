@@ -1,4 +1,4 @@
-//! The names in one directory, read in one go, kept in one piece of memory and sorted by inode.
+//! The names in one directory, read in one go and kept in one piece of memory.
 //! It must never look at what the names stand for.
 
 use std::ffi::CStr;
@@ -37,8 +37,7 @@ struct Name {
 }
 
 impl Names {
-    /// Reads the names in `directory`, in place of those that were here, and sorts them by inode: in the order
-    /// in which ext4 gives them, that of a hash, each touches another block of the table of inodes.
+    /// Reads the names in `directory`, in place of those that were here.
     pub(in crate::sink) fn read(&mut self, directory: &OwnedFd, buffer: &mut Buffer) -> Result<(), Errno> {
         self.bytes.clear();
         self.names.clear();
@@ -49,8 +48,13 @@ impl Names {
                 self.push(entry.file_name(), entry.file_type(), entry.ino());
             }
         }
-        self.names.sort_unstable_by_key(|name| name.inode);
         Ok(())
+    }
+
+    /// In the order in which ext4 gives names, that of a hash, each has its inode in another block of the table of
+    /// inodes. To add names to a directory the hash's order is the better one.
+    pub(in crate::sink) fn sort_by_inode(&mut self) {
+        self.names.sort_unstable_by_key(|name| name.inode);
     }
 
     pub(in crate::sink) fn len(&self) -> usize {
@@ -64,25 +68,15 @@ impl Names {
     }
 
     pub(in crate::sink) fn iter(&self) -> impl Iterator<Item = (&CStr, FileType)> {
-        self.names.iter().filter_map(|name| Some((self.text(name)?, name.kind)))
+        self.range(0..self.len())
     }
 
-    fn text(&self, name: &Name) -> Option<&CStr> {
-        CStr::from_bytes_with_nul(&self.bytes[name.place.clone()]).ok()
-    }
-
-    /// In pieces of at most `most` names.
-    pub(in crate::sink) fn pieces(&self, most: usize) -> Vec<Names> {
-        let piece = |names: &[Name]| {
-            let mut piece = Names::default();
-            for name in names {
-                if let Some(text) = self.text(name) {
-                    piece.push(text, name.kind, name.inode);
-                }
-            }
-            piece
-        };
-        self.names.chunks(most).map(piece).collect()
+    /// Those at these positions.
+    pub(in crate::sink) fn range(&self, positions: Range<usize>) -> impl Iterator<Item = (&CStr, FileType)> {
+        self.names[positions].iter().filter_map(|name| {
+            let text = CStr::from_bytes_with_nul(&self.bytes[name.place.clone()]).ok()?;
+            Some((text, name.kind))
+        })
     }
 }
 
@@ -94,12 +88,13 @@ mod tests {
     use std::ffi::OsStr;
     use std::fs::File;
     use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn all_names_are_read_and_pieces_hold_them_all(
-            wanted in prop::collection::btree_set("[^/\0]{1,40}", 0..60), most in 1_usize..20,
+        fn all_names_are_read_cut_and_sorted(
+            wanted in prop::collection::btree_set("[^/\0]{1,40}", 0..60), cut in any::<prop::sample::Index>(),
         ) {
             let wanted: BTreeSet<_> = wanted.into_iter().filter(|name| name != "." && name != "..").collect();
             let folder = tempfile::tempdir().unwrap();
@@ -113,9 +108,14 @@ mod tests {
                 names.iter().map(|(name, _)| name.to_str().unwrap().to_owned()).collect()
             };
             prop_assert_eq!(&text(&names).into_iter().collect::<BTreeSet<_>>(), &wanted);
-            let pieces = names.pieces(most);
-            prop_assert_eq!(pieces.iter().flat_map(text).collect::<Vec<_>>(), text(&names));
-            prop_assert!(pieces.iter().all(|piece| piece.len() <= most));
+            let at = cut.index(names.len() + 1);
+            let both: Vec<_> = names.range(0..at).chain(names.range(at..names.len())).collect();
+            prop_assert_eq!(both, names.iter().collect::<Vec<_>>());
+            let before: BTreeSet<_> = text(&names).into_iter().collect();
+            names.sort_by_inode();
+            prop_assert_eq!(text(&names).into_iter().collect::<BTreeSet<_>>(), before);
+            let inode = |name: &String| std::fs::symlink_metadata(folder.path().join(name)).unwrap().ino();
+            prop_assert!(text(&names).iter().map(inode).is_sorted());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Threads that take tasks from one stack until none is left. A task may add more.
 //! It must never know what a task does.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 
@@ -9,10 +10,22 @@ struct Stack<Task> {
     tasks: Vec<Task>,
     /// Threads that may still add tasks.
     busy: usize,
-    /// Threads that wait for a task. Waking nobody would be a system call all the same.
-    waiting: usize,
     /// Set by the first failure: no task is begun any more.
     failure: Option<anyhow::Error>,
+}
+
+/// What a task adds: the tasks that are to be run after it.
+pub(super) struct Added<'a, Task> {
+    pub(super) tasks: Vec<Task>,
+    /// Threads that wait for a task; changed under the lock of the stack.
+    waiting: &'a AtomicUsize,
+}
+
+impl<Task> Added<'_, Task> {
+    /// Whether a thread has nothing to do: a long task may end here and add what is left of it in parts.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// Runs `work` on `tasks` and on all that it pushes, in `jobs` threads, each with a state of its own from
@@ -22,9 +35,10 @@ pub(super) fn run<Task: Send, State: Send>(
     jobs: usize,
     tasks: Vec<Task>,
     state: impl Fn() -> State + Sync,
-    work: impl Fn(Task, &mut State, &mut Vec<Task>) -> anyhow::Result<()> + Sync,
+    work: impl Fn(Task, &mut State, &mut Added<'_, Task>) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<Vec<State>> {
-    let stack = Mutex::new(Stack { tasks, busy: 0, waiting: 0, failure: None });
+    let stack = Mutex::new(Stack { tasks, busy: 0, failure: None });
+    let waiting = AtomicUsize::new(0);
     let changed = Condvar::new();
     // A thread that panicked has aborted the process; the lock is never left in between.
     let lock = || stack.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,24 +53,25 @@ pub(super) fn run<Task: Send, State: Send>(
         if stack.busy == 0 {
             return None;
         }
-        stack.waiting += 1;
+        waiting.fetch_add(1, Ordering::Relaxed);
         stack = changed.wait(stack).unwrap_or_else(PoisonError::into_inner);
-        stack.waiting -= 1;
+        waiting.fetch_sub(1, Ordering::Relaxed);
     };
     let thread = || {
         let mut state = state();
-        let mut pushed = Vec::new();
+        let mut added = Added { tasks: Vec::new(), waiting: &waiting };
         let mut task = next(lock());
         while let Some(now) = task {
-            let outcome = work(now, &mut state, &mut pushed);
+            let outcome = work(now, &mut state, &mut added);
             let mut stack = lock();
             stack.busy -= 1;
-            stack.tasks.append(&mut pushed);
+            stack.tasks.append(&mut added.tasks);
             if let Err(error) = outcome {
                 stack.failure.get_or_insert(error);
             }
             let news = stack.busy == 0 || stack.tasks.len() > 1 || stack.failure.is_some();
-            if news && stack.waiting > 0 {
+            // Waking nobody would be a system call all the same.
+            if news && waiting.load(Ordering::Relaxed) > 0 {
                 changed.notify_all();
             }
             task = next(stack);
@@ -86,7 +101,7 @@ mod tests {
         for jobs in [1, 2, 16] {
             let states = run(jobs, vec![10_u32], Vec::new, |task, seen: &mut Vec<u32>, more| {
                 seen.push(task);
-                more.extend((0..task).take(3));
+                more.tasks.extend((0..task).take(3));
                 Ok(())
             })
             .unwrap();
@@ -115,5 +130,34 @@ mod tests {
         }
         let states = run(3, Vec::<()>::new(), || 7, |(), _, _| Ok(())).unwrap();
         assert_eq!(states, [7, 7, 7]);
+    }
+
+    #[test]
+    fn a_task_is_told_of_a_thread_without_one() {
+        // The only task waits for the other thread to have none, and then shares what it has.
+        let states = run(
+            2,
+            vec![2],
+            || 0,
+            |task, sum, added| {
+                while task == 2 && !added.are_wanted() {
+                    std::thread::yield_now();
+                }
+                added.tasks.extend((1..task).map(|_| 1));
+                *sum += task;
+                Ok(())
+            },
+        );
+        assert_eq!(states.unwrap().iter().sum::<i32>(), 3);
+        let alone = run(
+            1,
+            vec![()],
+            || false,
+            |(), wanted, added| {
+                *wanted = added.are_wanted();
+                Ok(())
+            },
+        );
+        assert_eq!(alone.unwrap(), [false]);
     }
 }
