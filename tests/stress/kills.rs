@@ -66,6 +66,8 @@ fn at_200_random_moments_a_signal_leaves_no_root_or_all_of_it() {
     let profile = store.build("everything");
     let tmpfs = FileSystem::new(Kind::Tmpfs).expect("a tmpfs can be mounted");
     let folder = ext4.folder();
+    // Of one case alone it may well be none: only while it waits for Nix.
+    let mut before_writing = 0;
     for (mode, arguments, before) in [
         ("copy", &["--jobs", "1"][..], Before::Absent),
         ("hardlink", &["--jobs", "4"], Before::Absent),
@@ -83,8 +85,10 @@ fn at_200_random_moments_a_signal_leaves_no_root_or_all_of_it() {
         let mut case = Case { what, export, root, before, whole, random: &mut random, hits: Hits::default() };
         case.clear();
         case.signals(started);
+        before_writing += case.hits.before_writing;
         assert!(started.elapsed() < LONGEST, "{:?}", started.elapsed());
     }
+    assert!(before_writing > 0, "none came before it wrote");
     say(&format!("200 signals and the runs between: {:.0} s", started.elapsed().as_secs_f64()));
 }
 
@@ -144,7 +148,7 @@ impl Case<'_> {
             self.what
         ));
         assert!(writing >= MOMENTS / 10, "{}: too few came while it wrote", self.what);
-        assert!(before_writing > 0 && published > 0, "{}: none came before it wrote, or none after", self.what);
+        assert!(published > 0, "{}: none came after it published", self.what);
     }
 
     fn signal(&mut self, signal: Signal, from: From, after: Duration, moment: u32) {
