@@ -59,9 +59,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) output: PathBuf,
 
-    /// Measure nothing; report once more what an earlier run wrote
+    /// Measure nothing; report what an earlier run wrote, or several, each with file systems of its own
     #[arg(long, value_name = "RESULTS.json")]
-    pub(crate) report: Option<PathBuf>,
+    pub(crate) report: Vec<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -77,11 +77,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let results = if let Some(file) = &arguments.report {
-        serde_json::from_slice::<Results>(&fs_err::read(file)?)
-            .with_context(|| format!("`{}` holds no results of this benchmark", file.display()))?
-    } else {
-        session::measure(arguments, &|results| save(results, &arguments.output).map(drop))?
+    let earlier = arguments.report.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    let results = match earlier.into_iter().map(Ok).reduce(|first, second| first?.with(second?)) {
+        Some(results) => results?,
+        None => session::measure(arguments, &|results| save(results, &arguments.output).map(drop))?,
     };
     let text = save(&results, &arguments.output)?;
     let written = std::io::stdout().write_all(text.as_bytes());
@@ -91,6 +90,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+fn read(file: &Path) -> anyhow::Result<Results> {
+    serde_json::from_slice(&fs_err::read(file)?)
+        .with_context(|| format!("`{}` holds no results of this benchmark", file.display()))
 }
 
 /// Writes the three forms of the results, and returns the Markdown.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::median;
@@ -67,6 +68,24 @@ pub(crate) struct Run {
 impl Results {
     pub(crate) fn stage(&self, file_system: FileSystem) -> Option<&Stage> {
         self.stages.iter().find(|stage| stage.file_system == file_system)
+    }
+
+    /// These and `other` as the results of one run: of one closure, on one machine, no file system twice.
+    pub(crate) fn with(mut self, other: Self) -> anyhow::Result<Self> {
+        ensure!(self.closure == other.closure, "the results are of two closures");
+        ensure!(self.machine == other.machine, "the results are of two machines, or of other versions of the programs");
+        for stage in other.stages {
+            ensure!(self.stage(stage.file_system).is_none(), "{} is in two results", stage.file_system.label());
+            self.stages.push(stage);
+        }
+        self.stages.sort_by_key(|stage| stage.file_system);
+        for note in other.notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+        self.date = self.date.max(other.date);
+        Ok(self)
     }
 }
 
@@ -221,6 +240,31 @@ pub(crate) mod tests {
         assert_eq!(stage.ours_beside(CpLink), None);
         assert_eq!(stage.ways(), [OursCopy, Cp, Tar]);
         assert_eq!(stage.medians(Cp), Some(Medians { seconds: 5.0, user: 1.25, system: 2.5, peak_mib: 10.0 }));
+    }
+
+    #[test]
+    fn results_of_one_machine_and_closure_are_one() {
+        let results = |file_system, machine: &str, entries, date: &str| Results {
+            date: date.to_owned(),
+            machine: vec![("CPU".to_owned(), machine.to_owned())],
+            closure: Facts { files: entries, ..Facts::default() },
+            stages: vec![stage(file_system, Vec::new())],
+            notes: vec!["A note.".to_owned(), date.to_owned()],
+        };
+        let first = || results(FileSystem::Xfs, "one", 3, "2026-01-02");
+        let both = first().with(results(FileSystem::Ext4, "one", 3, "2026-01-01")).unwrap();
+        let order: Vec<_> = both.stages.iter().map(|stage| stage.file_system).collect();
+        assert_eq!(order, [FileSystem::Ext4, FileSystem::Xfs]);
+        assert_eq!(both.notes, ["A note.", "2026-01-02", "2026-01-01"]);
+        assert_eq!(both.date, "2026-01-02");
+        for (other, message) in [
+            (results(FileSystem::Ext4, "one", 4, ""), "two closures"),
+            (results(FileSystem::Ext4, "two", 3, ""), "two machines"),
+            (results(FileSystem::Xfs, "one", 3, ""), "xfs is in two results"),
+        ] {
+            let error = first().with(other).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]
