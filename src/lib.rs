@@ -52,6 +52,8 @@ pub mod applet;
 pub mod interrupt;
 pub mod store;
 
+pub mod dockerfile;
+
 pub mod root;
 
 pub mod progress;
