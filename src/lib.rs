@@ -53,6 +53,7 @@ pub mod interrupt;
 pub mod store;
 
 pub mod dockerfile;
+pub mod pins;
 
 pub mod root;
 

@@ -98,7 +98,16 @@ impl<'a> Lexer<'a> {
     pub fn new(input: &'a [Char], mode: Mode) -> Self {
         // As Go's text/scanner does with a byte order mark.
         let at = usize::from(input.first().is_some_and(|char| char.value == '\u{feff}'));
-        Self { input, at, mode, raw_escapes: mode == Mode::HeredocLine, depth: 0, lookup: None, unset: Vec::new(), steps: 0 }
+        Self {
+            input,
+            at,
+            mode,
+            raw_escapes: mode == Mode::HeredocLine,
+            depth: 0,
+            lookup: None,
+            unset: Vec::new(),
+            steps: 0,
+        }
     }
 
     /// The same with variables.
@@ -306,7 +315,13 @@ impl<'a> Lexer<'a> {
         match operator {
             Some('-') => Ok(if is_set { value.to_vec() } else { word }),
             Some('+') => Ok(if is_set { word } else { Vec::new() }),
-            Some('?') => if is_set { Ok(value.to_vec()) } else { Err(Problem::Required(name)) },
+            Some('?') => {
+                if is_set {
+                    Ok(value.to_vec())
+                } else {
+                    Err(Problem::Required(name))
+                }
+            }
             Some(sign @ ('#' | '%')) => {
                 let greedy = word.first().is_some_and(|char| char.value == sign);
                 let pattern = Pattern::parse(&word[usize::from(greedy)..])?;

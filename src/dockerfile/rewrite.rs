@@ -351,10 +351,8 @@ fn finish(source: &[u8], candidate: &Candidate<'_>, parts: &[(Range<usize>, Stri
         new.extend(&text[at..part.start]);
         new.push_str(replacement);
         at = part.end;
-        let range = literal(occurrence, part).ok_or_else(|| Refusal::Composed {
-            line: occurrence.line,
-            reference: text.iter().collect(),
-        })?;
+        let range = literal(occurrence, part)
+            .ok_or_else(|| Refusal::Composed { line: occurrence.line, reference: text.iter().collect() })?;
         edits.push(Edit { range, text: replacement.clone() });
     }
     new.extend(&text[at..]);
@@ -381,7 +379,8 @@ fn literal(occurrence: &Occurrence, part: &Range<usize>) -> Option<Range<usize>>
         return Some(end..end);
     }
     let start = chars[part.start].at?;
-    let is_in_one_piece = (start..).zip(&chars[part.clone()]).all(|(at, char)| char.at == Some(at) && char.value.is_ascii());
+    let is_in_one_piece =
+        (start..).zip(&chars[part.clone()]).all(|(at, char)| char.at == Some(at) && char.value.is_ascii());
     is_in_one_piece.then(|| start..start + part.len())
 }
 

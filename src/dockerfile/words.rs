@@ -165,7 +165,11 @@ fn check_pairs(arguments: &[u8], escape: u8) -> Result<(), Reason> {
     match words.first() {
         None => Ok(()),
         Some(first) if !has_sign(first) => {
-            if arguments.iter().any(|&byte| is_blank(byte)) { Ok(()) } else { Err(Reason::NoValue) }
+            if arguments.iter().any(|&byte| is_blank(byte)) {
+                Ok(())
+            } else {
+                Err(Reason::NoValue)
+            }
         }
         Some(_) if words.iter().all(has_sign) => Ok(()),
         Some(_) => Err(Reason::NoEqualsSign),

@@ -11,8 +11,33 @@ fn main() {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(Into::into).collect();
     match arguments.split_first() {
         Some((first, files)) if first == Path::new("dockerfiles") => files.iter().for_each(|file| dockerfile(file)),
-        _ => panic!("usage: corpus dockerfiles FILE…"),
+        Some((first, [folder])) if first == Path::new("pins") => pins(folder),
+        _ => panic!("usage: corpus dockerfiles FILE… | corpus pins FOLDER"),
     }
+}
+
+/// Compares what each pin file gives with the row of `EXPECTED.tsv` for it: kind, file, revision, channel.
+fn pins(folder: &Path) {
+    let table = std::fs::read_to_string(folder.join("EXPECTED.tsv")).unwrap();
+    let (mut right, mut wrong) = (0, 0);
+    for row in table.lines().skip(1) {
+        let cells: Vec<&str> = row.split('\t').collect();
+        let [kind, file, revision, channel] = cells[..] else { panic!("not four cells: {row}") };
+        let path = folder.join(kind).join(file);
+        let found = nixkit::pins::read(&std::fs::read(&path).unwrap(), "nixpkgs");
+        let (own_revision, own_channel) = match &found {
+            Ok(pin) => (pin.revision.as_str(), pin.channel.as_deref().unwrap_or_default()),
+            Err(_) => ("", ""),
+        };
+        if (own_revision, own_channel) == (revision, channel) {
+            right += 1;
+        } else {
+            wrong += 1;
+            println!("{}: expected `{revision}` `{channel}`, found {found:?}", path.display());
+        }
+    }
+    println!("{right} passed, {wrong} failed");
+    assert!(wrong == 0 && right > 0, "the readers do not agree with the table");
 }
 
 /// One line of JSON: what the file is refused for, or its instructions and the images that it names.
@@ -30,7 +55,8 @@ fn dockerfile(path: &Path) {
         .instructions
         .iter()
         .map(|instruction| {
-            let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&instruction.line.text[range]).into_owned();
+            let text =
+                |range: std::ops::Range<usize>| String::from_utf8_lossy(&instruction.line.text[range]).into_owned();
             let flags: Vec<String> =
                 instruction.command.flags.iter().map(|flag| flag.iter().map(|char| char.value).collect()).collect();
             json!({
