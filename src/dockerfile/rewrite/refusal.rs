@@ -165,17 +165,17 @@ impl fmt::Display for Refusal {
                 write!(f, "`{reference}` has a digest, which would win over a new tag")
             }
             Self::Variable { reference, .. } => {
-                write!(f, "cannot change `{reference}`: a part of it comes from a variable that has no value here")
+                write!(f, "a part of `{reference}` comes from a variable that has no value here")
             }
             Self::Composed { reference, .. } => {
-                write!(f, "cannot change `{reference}`: what is to change does not stand in the file in one piece")
+                write!(f, "what is to change of `{reference}` does not stand in the file in one piece")
             }
-            Self::Unreadable { reference, problem, .. } => write!(f, "cannot follow `{reference}`: {problem}"),
+            Self::Unreadable { reference, problem, .. } => write!(f, "`{reference}` cannot be followed: {problem}"),
             Self::Shared { other_line, other, .. } => {
-                write!(f, "cannot change the image: `{other}` on line {other_line} is made of the same ARG")
+                write!(f, "`{other}` on line {other_line} is made of the same ARG")
             }
-            Self::NoImage { reference, .. } => write!(f, "cannot convert `{reference}`: it is no image"),
-            Self::NoChannel { .. } => f.write_str("cannot convert the image: the pin states no channel"),
+            Self::NoImage { reference, .. } => write!(f, "the stage begins with `{reference}`, which is no image"),
+            Self::NoChannel { .. } => f.write_str("the new image needs a channel, and the pin states none"),
             Self::Incomplete { digits, .. } => {
                 write!(f, "the pin holds only the first digits of the commit, `{digits}`")
             }
