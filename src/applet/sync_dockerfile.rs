@@ -235,7 +235,7 @@ fn files(arguments: &Arguments) -> anyhow::Result<Vec<PathBuf>> {
         return Ok(files);
     }
     for path in &arguments.files {
-        let metadata = fs::metadata(path).with_context(|| format!("cannot read `{}`", shown(path)))?;
+        let metadata = std::fs::metadata(path).with_context(|| format!("cannot read `{}`", shown(path)))?;
         if !metadata.is_file() {
             bail!("cannot read `{}`: it is no regular file", shown(path));
         }

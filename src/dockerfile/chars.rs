@@ -17,6 +17,22 @@ impl Char {
     }
 }
 
+/// Where the lines of a text begin, to tell the line of an offset without counting from the start each time.
+pub struct LineStarts(Vec<usize>);
+
+impl LineStarts {
+    /// Finds them.
+    pub fn of(source: &[u8]) -> Self {
+        let ends = source.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        Self(ends.map(|(at, _)| at + 1).collect())
+    }
+
+    /// The line of the byte at `offset`, from 1.
+    pub fn line(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|start| *start <= offset)
+    }
+}
+
 /// `text` as characters that stand nowhere in the file.
 pub fn from_text(text: &str) -> Vec<Char> {
     text.chars().map(Char::nowhere).collect()

@@ -50,16 +50,16 @@ pub enum Mode {
 }
 
 /// The value of a variable, or `None` where it is not set.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<&'a [Char]>;
+pub type Lookup<'a, 'v> = &'a dyn Fn(&str) -> Option<&'v [Char]>;
 
 /// Reads one word, or one line.
-pub struct Lexer<'a> {
+pub struct Lexer<'a, 'v> {
     input: &'a [Char],
     at: usize,
     mode: Mode,
     raw_escapes: bool,
     depth: usize,
-    lookup: Option<Lookup<'a>>,
+    lookup: Option<Lookup<'a, 'v>>,
     /// The variables that were asked for and are not set.
     pub unset: Vec<String>,
     /// How much was done: roughly, in characters that were looked at.
@@ -93,7 +93,7 @@ impl Read {
     }
 }
 
-impl<'a> Lexer<'a> {
+impl<'a, 'v> Lexer<'a, 'v> {
     /// A lexer over `input` that knows no variables.
     pub fn new(input: &'a [Char], mode: Mode) -> Self {
         // As Go's text/scanner does with a byte order mark.
@@ -111,7 +111,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The same with variables.
-    pub fn with_variables(input: &'a [Char], escape: char, lookup: Lookup<'a>) -> Self {
+    pub fn with_variables(input: &'a [Char], escape: char, lookup: Lookup<'a, 'v>) -> Self {
         Self { lookup: Some(lookup), ..Self::new(input, Mode::Value(escape)) }
     }
 
@@ -363,7 +363,7 @@ impl<'a> Lexer<'a> {
         !matches!(self.mode, Mode::Value(_))
     }
 
-    fn value(&mut self, name: &str) -> Option<&'a [Char]> {
+    fn value(&mut self, name: &str) -> Option<&'v [Char]> {
         let value = self.lookup.and_then(|lookup| lookup(name));
         self.steps += name.len() + value.map_or(0, <[Char]>::len);
         if value.is_none() && self.lookup.is_some() {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::chars::{Char, decode, from_text, is_blank};
+use super::chars::{Char, LineStarts, decode, from_text, is_blank};
 use super::expand::{Lexer, Problem};
 use super::scanner::{self, Instruction, Line, Script};
 use super::words::{Keyword, split_words};
@@ -103,25 +103,22 @@ pub fn of(script: &Script<'_>, source: &[u8]) -> Images {
         images: Images { stages: Vec::new(), occurrences: Vec::new(), refused: None },
         names: HashMap::new(),
         escape: script.escape,
-        source,
-        counted: (0, 1),
+        lines: LineStarts::of(source),
     };
     script.instructions.iter().for_each(|instruction| reading.read(instruction));
     reading.images
 }
 
-struct Reading<'a> {
+struct Reading {
     globals: Globals,
     images: Images,
     /// The first stage of each name.
     names: HashMap<String, usize>,
     escape: u8,
-    source: &'a [u8],
-    /// Up to which offset lines are counted, and the number of the line there.
-    counted: (usize, usize),
+    lines: LineStarts,
 }
 
-impl Reading<'_> {
+impl Reading {
     fn read(&mut self, instruction: &Instruction<'_>) {
         match instruction.command.keyword {
             Keyword::From if instruction.onbuild == 0 => self.from(instruction),
@@ -137,17 +134,6 @@ impl Reading<'_> {
 
     fn refuse(&mut self, instruction: &Instruction<'_>, reason: Reason) {
         self.images.refused.get_or_insert(Refused { line: instruction.lines.0, reason });
-    }
-
-    /// The line of an offset; offsets come in rising order, so that all together cost one pass.
-    fn line_of(&mut self, at: usize) -> usize {
-        let (from, line) = self.counted;
-        if at < from {
-            return 1 + self.source[..at].iter().filter(|&&byte| byte == b'\n').count();
-        }
-        let line = line + self.source[from..at].iter().filter(|&&byte| byte == b'\n').count();
-        self.counted = (at, line);
-        line
     }
 
     fn from(&mut self, instruction: &Instruction<'_>) {
@@ -240,7 +226,7 @@ impl Reading<'_> {
         meaning: Meaning,
     ) {
         let span = scanner::span(line, token);
-        let line = self.line_of(span.start);
+        let line = self.lines.line(span.start);
         self.images.occurrences.push(Occurrence { line, place, stage, text, span, meaning });
     }
 }

@@ -3,10 +3,12 @@
 
 mod refusal;
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 pub use refusal::Refusal;
 
+use super::chars::LineStarts;
 use super::images::{self, Stage};
 use super::reference::{ImagePrefix, Reference};
 use super::{Meaning, Occurrence, Place, Refused, text};
@@ -77,7 +79,7 @@ pub struct Wanted<'a> {
 }
 
 /// Bytes to put in the place of others.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Edit {
     /// What goes.
     pub range: Range<usize>,
@@ -177,22 +179,25 @@ pub fn judge(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Judgement
     let found = read(source, kind, wanted.image)?;
     let (candidates, left_alone) = candidates(&found, wanted)?;
     let mut judgement = Judgement { left_alone, ..Judgement::default() };
-    let mut edits: Vec<Edit> = Vec::new();
+    let lines = LineStarts::of(source);
+    let mut edits: HashSet<Edit> = HashSet::new();
     let mut expected: Vec<(&Occurrence, String)> = Vec::new();
     for candidate in &candidates {
-        let Some(change) = change(source, candidate, wanted)? else {
+        let Some(change) = change(&lines, candidate, wanted)? else {
             judgement.in_step.push(candidate.kept());
             continue;
         };
         expected.push((candidate.occurrence, change.new.clone()));
         // Two stages made of one ARG: the first of them has changed it.
-        if change.edits.iter().all(|edit| edits.contains(edit)) {
-            continue;
+        let mut is_new = false;
+        for edit in &change.edits {
+            is_new |= edits.insert(edit.clone());
         }
-        edits.extend(change.edits.iter().filter(|edit| !edits.contains(edit)).cloned().collect::<Vec<_>>());
-        judgement.changes.push(change);
+        if is_new {
+            judgement.changes.push(change);
+        }
     }
-    judgement.text = apply(source, edits).ok_or(Refusal::Overlap)?;
+    judgement.text = apply(source, edits.into_iter().collect()).ok_or(Refusal::Overlap)?;
     check(&found, &expected, &judgement.text, kind, wanted.image)?;
     Ok(judgement)
 }
@@ -275,7 +280,7 @@ fn leave_other_channels<'a>(
 }
 
 /// How a reference must change, if it must.
-fn change(source: &[u8], candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<Option<Change>, Refusal> {
+fn change(lines: &LineStarts, candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<Option<Change>, Refusal> {
     let Candidate { occurrence, text, reference, .. } = candidate;
     let line = occurrence.line;
     let shown = || text.iter().collect::<String>();
@@ -290,7 +295,7 @@ fn change(source: &[u8], candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Resu
         }
         let tag = full_tag(candidate, wanted)?;
         parts.push((0..text.len(), format!("{}:{tag}", wanted.image.name(wanted.channel))));
-        return finish(source, candidate, &parts).map(Some);
+        return finish(lines, candidate, &parts).map(Some);
     };
     let refuse_variable = |part: &Range<usize>| -> Result<(), Refusal> {
         if text[part.clone()].contains(&'$') && occurrence.place != Place::From {
@@ -329,7 +334,7 @@ fn change(source: &[u8], candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Resu
             DigestRule::Replace(new) => parts.push((digest.clone(), new.clone())),
         }
     }
-    if parts.is_empty() { Ok(None) } else { finish(source, candidate, &parts).map(Some) }
+    if parts.is_empty() { Ok(None) } else { finish(lines, candidate, &parts).map(Some) }
 }
 
 fn full_tag(candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<String, Refusal> {
@@ -342,7 +347,7 @@ fn full_tag(candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<String, Re
 }
 
 /// Turns changed parts of the reference into edits of the file.
-fn finish(source: &[u8], candidate: &Candidate<'_>, parts: &[(Range<usize>, String)]) -> Result<Change, Refusal> {
+fn finish(lines: &LineStarts, candidate: &Candidate<'_>, parts: &[(Range<usize>, String)]) -> Result<Change, Refusal> {
     let Candidate { occurrence, text, reference, .. } = candidate;
     let mut new = String::new();
     let mut at = 0;
@@ -357,7 +362,7 @@ fn finish(source: &[u8], candidate: &Candidate<'_>, parts: &[(Range<usize>, Stri
     }
     new.extend(&text[at..]);
     let first = edits.iter().map(|edit| edit.range.start).min().unwrap_or(occurrence.span.start);
-    let line = 1 + source[..first].iter().filter(|&&byte| byte == b'\n').count();
+    let line = lines.line(first);
     let new_chars: Vec<char> = new.chars().collect();
     let name = |text: &[char]| text[..Reference::cut(text).repository.end].iter().collect();
     Ok(Change {

@@ -70,7 +70,8 @@ fn each_case_comes_out_byte_for_byte() {
         let again = run(&command, &[], place.path());
         assert_eq!(again.status.code(), Some(0), "{name}, again: {}", text(&again.stderr));
         assert!(files(place.path()) == expected, "{name}: the second run changes something");
-        let check = run(&command, &["--check", "--quiet"][..if command.contains("quiet") { 1 } else { 2 }], place.path());
+        let check =
+            run(&command, &["--check", "--quiet"][..if command.contains("quiet") { 1 } else { 2 }], place.path());
         if !command.contains("verbose") {
             assert_eq!(check.status.code(), Some(0), "{name}, checked: {}", text(&check.stderr));
         }

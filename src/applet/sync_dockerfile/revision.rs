@@ -115,10 +115,9 @@ fn on_the_network(pin: &Pin, digits: &str) -> anyhow::Result<String> {
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot run `curl`, which `--online` needs")?;
-    if let Some(mut input) = curl.stdin.take() {
-        let written = input.write_all(format!("url = \"{release}/{BESIDE_THE_TARBALL}\"\n").as_bytes());
-        written.context("cannot tell `curl` what to ask for")?;
-    }
+    // A curl that fails at once does not read it; its own words say more than the broken pipe.
+    let question = format!("url = \"{release}/{BESIDE_THE_TARBALL}\"\n");
+    let _ = curl.stdin.take().map(|mut input| input.write_all(question.as_bytes()));
     let output = curl.wait_with_output().context("cannot wait for `curl`")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
