@@ -186,7 +186,7 @@ impl Text {
 
 /// The names of an object's entries, sorted, for an error.
 fn names(object: &Object<'_>) -> Vec<String> {
-    let mut names: Vec<_> = object.keys().map(|name| crate::failure::shown(name)).collect();
+    let mut names: Vec<_> = object.keys().map(crate::failure::shown).collect();
     names.sort();
     names
 }

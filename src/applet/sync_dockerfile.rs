@@ -136,7 +136,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     if !arguments.check {
         return sync(&arguments, voice);
     }
-    let mend = mend(&argv);
+    let mend = mend(argv);
     match judge_all(&arguments, voice).and_then(|(synced, _)| {
         voice.synced(&synced, Some(&mend), arguments.json)?;
         Ok(if are_in_step(&synced) { 0 } else { OUT_OF_STEP })
@@ -200,7 +200,7 @@ fn judge_all(arguments: &Arguments, voice: Voice) -> anyhow::Result<(Vec<Synced>
     let mut synced = Vec::new();
     for ((job, mut wanted), tags) in jobs.iter().zip(wanted).zip(&tags) {
         let is_known = tags.iter().all(|tag| wanted.revision.is_named_by(tag));
-        let whole = if is_known && !(arguments.convert && !job.pin.is_whole()) {
+        let whole = if is_known && (job.pin.is_whole() || !arguments.convert) {
             wanted.revision.clone()
         } else {
             revision::whole(job, &all_tags, arguments, voice)?
@@ -324,8 +324,8 @@ fn explain(path: &Path, refusal: &Refusal) -> anyhow::Error {
 }
 
 /// The command line without what makes it a check.
-fn mend(argv: &[OsString]) -> String {
-    let words = argv.iter().map(|word| shown(word)).filter(|word| word != "--check" && word != "--json");
+fn mend(argv: Vec<OsString>) -> String {
+    let words = argv.into_iter().map(shown).filter(|word| word != "--check" && word != "--json");
     words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ")
 }
 

@@ -36,7 +36,9 @@ fn write_hunk(text: &mut Vec<u8>, old: &[&[u8]], new: &[&[u8]], (first, last): (
     while line < end {
         let run = (line..end).take_while(|&line| old[line] != new[line]).count();
         for (sign, lines) in [(b'-', &old[line..line + run]), (b'+', &new[line..line + run])] {
-            lines.iter().for_each(|line| write_line(text, sign, line));
+            for line in lines {
+                write_line(text, sign, line);
+            }
         }
         line += run;
         if run == 0 {
@@ -60,7 +62,7 @@ mod tests {
 
     #[test]
     fn changed_lines_stand_in_hunks_with_three_lines_around() {
-        let old: String = (1..=20).map(|n| format!("{n}\n")).collect();
+        let old = (1..=20).map(|n| format!("{n}\n")).collect::<Vec<_>>().concat();
         let new = old.replace("\n2\n", "\ntwo\n").replace("\n3\n", "\nthree\n").replace("\n20\n", "\ntwenty");
         let old = old.trim_end();
         let expected = "--- F\n+++ F\n@@ -1,6 +1,6 @@\n 1\n-2\n-3\n+two\n+three\n 4\n 5\n 6\n\

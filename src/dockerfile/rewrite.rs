@@ -310,20 +310,17 @@ fn change(lines: &LineStarts, candidate: &Candidate<'_>, wanted: &Wanted<'_>) ->
     {
         parts.push((channel.clone(), new.to_owned()));
     }
-    match &reference.tag {
-        Some(tag) => {
-            refuse_variable(tag)?;
-            if tag.is_empty() {
-                return Err(Refusal::Variable { line, reference: shown() });
-            }
-            if !wanted.revision.is_named_by(&candidate.part(tag)) {
-                parts.push((tag.clone(), full_tag(candidate, wanted)?));
-            }
+    if let Some(tag) = &reference.tag {
+        refuse_variable(tag)?;
+        if tag.is_empty() {
+            return Err(Refusal::Variable { line, reference: shown() });
         }
-        None => {
-            let end = reference.repository.end;
-            parts.push((end..end, format!(":{}", full_tag(candidate, wanted)?)));
+        if !wanted.revision.is_named_by(&candidate.part(tag)) {
+            parts.push((tag.clone(), full_tag(candidate, wanted)?));
         }
+    } else {
+        let end = reference.repository.end;
+        parts.push((end..end, format!(":{}", full_tag(candidate, wanted)?)));
     }
     if let Some(digest) = &reference.digest {
         match wanted.digest {
@@ -426,8 +423,7 @@ fn check(
             _ => old.reference(),
         };
         let is_so = again.occurrences.get(index).is_some_and(|new| new.reference() == wanted && new.place == old.place);
-        // A text of another image, which `text::read` does not see again, ends the list early.
-        if !is_so && !(kind == Kind::Text && again.occurrences.len() < found.occurrences.len()) {
+        if !is_so {
             return Err(Refusal::Shared { line: changed_line, other_line: old.line, other: old.reference() });
         }
     }

@@ -22,7 +22,7 @@ pub(super) fn read(source: &[u8]) -> Result<Pin, Problem> {
         }
         let digits = lower[end..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let Some(commit) = place::whole(std::str::from_utf8(&lower[end..end + digits]).ok()) else { continue };
-        line += lower[at..end].iter().filter(|&&byte| byte == b'\n').count();
+        line += lower[at..end].split(|&byte| byte == b'\n').count() - 1;
         at = end;
         if found.iter().all(|(_, other)| *other != commit) {
             found.push((line, commit));

@@ -55,7 +55,7 @@ pub(super) fn read(object: &Object<'_>, name: &str) -> Result<Pin, Problem> {
     let mut graph = Graph { nodes: &nodes, root, read: HashMap::new(), following: HashSet::new() };
     let inputs = &graph.node(&graph.root.clone())?.inputs;
     if !inputs.contains_key(name) {
-        let mut names: Vec<_> = inputs.keys().map(|name| crate::failure::shown(name)).collect();
+        let mut names: Vec<_> = inputs.keys().map(crate::failure::shown).collect();
         names.sort();
         return Err(Problem::NoInput(names));
     }
@@ -87,11 +87,11 @@ impl Graph<'_> {
         let mut steps: Vec<String> = path.iter().rev().cloned().collect();
         while let Some(name) = steps.pop() {
             match self.node(&label)?.inputs.get(&name) {
-                Some(Input::Node(next)) => label = next.clone(),
+                Some(Input::Node(next)) => label.clone_from(next),
                 Some(Input::Follows(path)) => {
                     let path = path.clone();
                     steps.extend(path.into_iter().rev());
-                    label = self.root.clone();
+                    label.clone_from(&self.root);
                     // The same rest of the way from the root again would go on for ever.
                     if !self.following.insert(steps.clone()) || steps.len() > self.nodes.len() + 1000 {
                         return Err(Problem::Follows);

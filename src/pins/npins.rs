@@ -16,7 +16,7 @@ struct Entry {
     r#type: Text,
     /// Of Git and, in version 0, GitHub.
     branch: Text,
-    /// Of Git, GitRelease, GitHub and GitHubRelease.
+    /// Of Git and GitHub, and of their releases.
     revision: Text,
     /// Of a Channel: the channel.
     name: Text,
@@ -25,7 +25,7 @@ struct Entry {
     url: Text,
     /// Of a Tarball (5 to 7) that has been fetched.
     locked_url: Text,
-    /// Of a MutableUrl.
+    /// Of a `MutableUrl`.
     update_url: Text,
     hash: Text,
 }

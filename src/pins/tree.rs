@@ -56,12 +56,13 @@ fn from_base32(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     for (n, character) in text.bytes().rev().enumerate() {
-        let digit = BASE32.iter().position(|&own| own == character)?;
+        let digit = u16::try_from(BASE32.iter().position(|&own| own == character)?).ok()?;
         let (byte, shift) = (n * 5 / 8, n * 5 % 8);
-        bytes[byte] |= (digit << shift & 0xff) as u8;
+        let [low, high] = (digit << shift).to_le_bytes();
+        bytes[byte] |= low;
         match bytes.get_mut(byte + 1) {
-            Some(next) => *next |= (digit >> (8 - shift)) as u8,
-            None if digit >> (8 - shift) != 0 => return None,
+            Some(next) => *next |= high,
+            None if high != 0 => return None,
             None => {}
         }
     }
@@ -81,7 +82,7 @@ fn to_base32(bytes: &[u8]) -> String {
 
 /// The base name of the store path of a tree: `makeFixedOutputPath` (libstore/store-dir-config.cc).
 pub fn store_path(nar_hash: &[u8; 32], store: &str) -> String {
-    let hex: String = nar_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = nar_hash.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let digest = Sha256::digest(format!("source:sha256:{hex}:{store}:{NAME}"));
     let mut folded = [0_u8; HASH_PART];
     for (n, byte) in digest.iter().enumerate() {

@@ -6,8 +6,10 @@ use nixkit::dockerfile::reference::{ImagePrefix, Reference};
 use nixkit::dockerfile::scanner::scan;
 use nixkit::dockerfile::{Char, Meaning, Place, Reason, images};
 
-/// First line, last line and heredocs of each instruction.
-fn instructions(source: &[u8]) -> Result<Vec<(usize, usize, usize)>, (usize, Reason)> {
+/// First line, last line and heredocs of an instruction.
+type Extent = (usize, usize, usize);
+
+fn instructions(source: &[u8]) -> Result<Vec<Extent>, (usize, Reason)> {
     let script = scan(source).map_err(|refused| (refused.line, refused.reason))?;
     Ok(script.instructions.iter().map(|found| (found.lines.0, found.lines.1, found.heredocs)).collect())
 }

@@ -236,7 +236,7 @@ fn a_short_commit_is_completed_from_the_list_or_the_store() {
 fn the_store_path_of_a_tree_is_nixs() {
     let hash = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
     let bytes = nixkit::pins::tree::sha256(hash).unwrap();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let output =
         Command::new("nix-store").args(["--print-fixed-path", "--recursive", "sha256", &hex, "source"]).output();
     let path = String::from_utf8(output.unwrap().stdout).unwrap();

@@ -33,7 +33,7 @@ pub(super) fn of(pin: &Pin) -> Revision {
 pub(super) fn whole(job: &Job, tags: &[String], arguments: &Arguments, voice: Voice) -> anyhow::Result<Revision> {
     let digits = match of(&job.pin) {
         Revision::Prefix(digits) => digits,
-        whole => return Ok(whole),
+        whole @ Revision::Full(_) => return Ok(whole),
     };
     let found = if let Some(tag) = tags.iter().find_map(|tag| completing(tag, &digits)) {
         voice.decision("the commit is completed from another tag");
