@@ -11,11 +11,11 @@ TARGET = $(shell musl=$(HOST:-gnu=-musl); test -d "$$(rustc --print sysroot)/lib
 BINARY = $(CURDIR)/target/$(TARGET)/release/nixkit
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: help build demo check test stress bench clean binary run-demo run-bench lints unit-tests integration-tests stress-tests tests-passed
+.PHONY: help build demo check test stress bench bench-sync clean binary run-demo run-bench run-bench-sync lints unit-tests integration-tests stress-tests tests-passed
 .NOTPARALLEL:
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## Build the static binary, target/<triple>/release/nixkit
 	@.ci/set-up build
@@ -41,6 +41,10 @@ bench: ## Time the export against every other way, on ext4, xfs, btrfs and overl
 	@.ci/set-up bench
 	$(AGAIN) binary run-bench
 
+bench-sync: ## Time sync-dockerfile on a Dockerfile of 1 MB and a flake.lock of 5 MB, against its limits
+	@.ci/set-up build
+	$(AGAIN) binary run-bench-sync
+
 clean: ## Remove everything that was built here
 	@.ci/as-root rm -rf target/demo target/bench
 	cargo clean
@@ -59,6 +63,10 @@ run-bench:
 	@PATH=$(CURDIR)/target/bench/tools/bin:$$PATH:/usr/sbin:/sbin NIXKIT=$(BINARY) NIXKIT_LIMIT=$(CURDIR)/target/release/examples/limit \
 		NIX_USER_CONF_FILES=$(CURDIR)/tests/nixpkgs/nix.conf \
 		.ci/as-root unshare --mount --propagation private target/release/examples/bench $(BENCH)
+
+run-bench-sync:
+	cargo build --release --locked --example bench-sync
+	target/release/examples/bench-sync $(BINARY)
 
 lints:
 	cargo fmt --check

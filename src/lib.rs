@@ -10,6 +10,12 @@
 //!       pure              read only           pure           write             print
 //! ```
 //!
+//! `sync-dockerfile` has the same shape:
+//!
+//! ```text
+//! bytes ──dockerfile──▶ occurrences of images ──rewrite (with what pins read)──▶ edits ──▶ bytes ──sink::replace──▶ file
+//! ```
+//!
 //! Each arrow is one function from one named type to the next, and an applet's `run` is that chain:
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
@@ -17,8 +23,9 @@
 //! # Who may import whom
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
-//! [`store`], [`root`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
-//! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
+//! [`store`], [`root`], [`dockerfile`], [`pins`], [`sink::link`] and [`sink::receipt`] are pure: no input or
+//! output, apart from [`store::query`], which alone asks Nix and reads profiles. [`dockerfile`] and [`pins`]
+//! do not know each other: the applet brings them together. [`sink`] knows what to write, not why. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
@@ -28,6 +35,11 @@
 //! - Something that a root has beside its store: [`root::plan`].
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
+//!
+//! - A rule of Dockerfiles: [`dockerfile::scanner`] or [`dockerfile::expand`], which follow BuildKit's own
+//!   code, with a row in `tests/it/dockerfile.rs`; one of rewriting: [`dockerfile::rewrite`], with a case in
+//!   `tests/fixtures/sync`.
+//! - A format of pins: a module below [`pins`], with rows in `tests/it/pins.rs`.
 //!
 //! # Conventions
 //!
@@ -51,6 +63,9 @@ pub mod failure;
 pub mod applet;
 pub mod interrupt;
 pub mod store;
+
+pub mod dockerfile;
+pub mod pins;
 
 pub mod root;
 

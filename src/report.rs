@@ -1,6 +1,8 @@
 //! Every word to the user: data on stdout, everything else on stderr.
 //! It must never decide anything but how a thing is said.
 
+pub mod sync;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -47,6 +49,11 @@ impl Voice {
     /// Something is not as might be expected.
     pub fn warning(&self, text: &str) {
         self.say(Level::Normal, &format!("warning: {text}"));
+    }
+
+    /// Something worth knowing.
+    pub fn note(&self, text: &str) {
+        self.say(Level::Normal, text);
     }
 
     /// Why something is done as it is.
@@ -190,8 +197,13 @@ fn method_name(method: Method) -> &'static str {
 
 /// Prints data to stdout. A reader that has gone away has seen enough.
 pub fn data(text: &str) -> anyhow::Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// As [`data`], of what may be no text.
+fn bytes(data: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(data).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }

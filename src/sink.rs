@@ -10,6 +10,7 @@ mod names;
 mod pool;
 pub mod receipt;
 mod remove;
+pub mod replace;
 pub mod target;
 pub mod verify;
 

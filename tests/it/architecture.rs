@@ -12,17 +12,22 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store::query", &["failure", "interrupt", "store"]),
     ("store", &["failure", "store"]),
     ("root", &["failure", "root", "store"]),
+    // Reads Dockerfiles and judges them; knows no pins.
+    ("dockerfile", &["dockerfile"]),
+    // Reads what niv, npins and flakes write; knows no Dockerfiles.
+    ("pins", &["failure", "pins"]),
+    ("sink::replace", &["failure"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "progress", "root", "sink", "store"]),
-    ("report", &["failure", "progress", "sink", "store"]),
+    ("report", &["dockerfile", "failure", "pins", "progress", "report", "sink", "store"]),
     ("main", &["applet", "report"]),
 ];
 
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
-const PURE: &[&str] = &["failure", "progress", "store", "root", "sink::link", "sink::receipt"];
+const PURE: &[&str] = &["failure", "progress", "store", "root", "dockerfile", "pins", "sink::link", "sink::receipt"];
 const BUT: &[&str] = &["store::query"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

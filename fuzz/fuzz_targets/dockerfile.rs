@@ -1,0 +1,25 @@
+//! The scanner and the rewriting: no panic, and a file that was rewritten is in step.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use nixkit::dockerfile::reference::ImagePrefix;
+use nixkit::dockerfile::rewrite::{DigestRule, Kind, Revision, Wanted, judge};
+
+fuzz_target!(|source: &[u8]| {
+    let image = ImagePrefix::parse("niteo/nixpkgs-").expect("a good prefix");
+    let wanted = Wanted {
+        image: &image,
+        channel: Some("nixos-25.11"),
+        channel_is_told: true,
+        revision: &Revision::Full("1".repeat(40)),
+        stage: None,
+        convert: false,
+        digest: &DigestRule::Drop,
+    };
+    for kind in [Kind::Dockerfile, Kind::Text] {
+        if let Ok(judgement) = judge(source, kind, &wanted) {
+            let again = judge(&judgement.text, kind, &wanted).expect("a file that was rewritten can be read");
+            assert!(again.changes.is_empty(), "twice is not once");
+        }
+    }
+});

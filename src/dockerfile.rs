@@ -1,0 +1,140 @@
+//! Which images a Dockerfile or another text names, where each byte of them stands, and how they are changed.
+//! It must never read or write a file, panic, or need more than time linear in the size, whatever the bytes.
+//!
+//! The way through, each step a pure function over bytes:
+//!
+//! ```text
+//! bytes ──scanner::scan──▶ instructions ──images::read──▶ occurrences ──rewrite::judge──▶ edits ──▶ bytes
+//!       ──text::read (files that are no Dockerfiles)───▶
+//! ```
+//!
+//! [`scanner`], [`words`], [`heredoc`] and [`expand`] are a port of the rules of `BuildKit`'s
+//! `frontend/dockerfile/parser` and `frontend/dockerfile/shell` (read at v0.26 and newer): a file has the
+//! instructions that `docker build` sees in it, no more and no fewer. What is added to them is where each
+//! character stands in the file, through continuations, quotes, escapes and variables.
+
+pub mod chars;
+pub mod diff;
+pub mod expand;
+pub mod heredoc;
+pub mod images;
+pub mod pattern;
+pub mod reference;
+pub mod rewrite;
+pub mod scanner;
+pub mod text;
+pub mod words;
+
+pub use chars::Char;
+
+use std::fmt;
+
+/// A place where an image is named, whatever the kind of file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occurrence {
+    /// The line on which its word begins, from 1.
+    pub line: usize,
+    /// What it is part of.
+    pub place: Place,
+    /// The build stage that it belongs to, as an index into [`images::Images::stages`].
+    pub stage: Option<usize>,
+    /// The reference after quotes, escapes and variables, with the place of each character in the file.
+    pub text: Vec<Char>,
+    /// The word as it stands in the file: offsets of its first byte and behind its last.
+    pub span: std::ops::Range<usize>,
+    /// What the word stands for.
+    pub meaning: Meaning,
+}
+
+impl Occurrence {
+    /// The reference as text.
+    pub fn reference(&self) -> String {
+        self.text.iter().map(|char| char.value).collect()
+    }
+}
+
+/// What an [`Occurrence`] is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `FROM image`.
+    From,
+    /// `COPY --from=image`.
+    Copy,
+    /// `RUN --mount=…,from=image`.
+    Mount,
+    /// A token in a file that is no Dockerfile.
+    Text,
+}
+
+/// What the word of an [`Occurrence`] stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// An image, as far as the text goes.
+    Image,
+    /// An earlier stage of the same file, by index.
+    Stage(usize),
+    /// No image at all: `scratch`.
+    Scratch,
+    /// Its variables cannot be followed, for this reason.
+    Unreadable(expand::Problem),
+}
+
+/// Why `BuildKit` would not build a file, and on which line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Where, from 1.
+    pub line: usize,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The reasons of [`Refused`], with the words of `BuildKit` where it has some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A line of more than 65,535 bytes.
+    LineTooLong,
+    /// The `escape` directive names another character than `` ` `` or `\`.
+    EscapeDirective,
+    /// A directive stands twice.
+    DirectiveTwice,
+    /// There is no instruction at all.
+    NoInstruction,
+    /// The end of a heredoc does not come.
+    Unterminated,
+    /// The word after `<<` cannot be read.
+    HeredocWord,
+    /// A JSON array holds something else than strings.
+    JsonArray,
+    /// `ENV name` or `LABEL name` without a value.
+    NoValue,
+    /// A word of ENV or LABEL has no `=`.
+    NoEqualsSign,
+    /// FROM without an image, or with words behind it that are not `AS name`.
+    FromArguments,
+    /// The name of a stage has characters that it may not have.
+    StageName,
+    /// The image of a FROM is empty once its variables are replaced.
+    BlankImage,
+    /// `ONBUILD FROM`.
+    OnbuildFrom,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LineTooLong => "the line is longer than 65535 bytes",
+            Self::EscapeDirective => "the `escape` directive must name ` or \\",
+            Self::DirectiveTwice => "the same parser directive stands twice",
+            Self::NoInstruction => "the file has no instructions",
+            Self::Unterminated => "the heredoc has no end",
+            Self::HeredocWord => "the word after `<<` cannot be read",
+            Self::JsonArray => "a JSON array must be comprised of strings only",
+            Self::NoValue => "ENV and LABEL need a name and a value",
+            Self::NoEqualsSign => "a word of ENV or LABEL has no `=`",
+            Self::FromArguments => "FROM requires either one or three arguments",
+            Self::StageName => "the name of the build stage is invalid",
+            Self::BlankImage => "the image is empty once its variables are replaced",
+            Self::OnbuildFrom => "FROM is not allowed as an ONBUILD trigger",
+        })
+    }
+}

@@ -1,0 +1,253 @@
+//! Cuts a Dockerfile into instructions by the rules of `BuildKit`'s `parser.go`: directives, comments,
+//! continuations and heredocs.
+//! It must never ask what an instruction means, beyond what decides where the next one begins.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::chars::{trim_newline, trim_start};
+use super::words::{self, Command, Keyword};
+use super::{Reason, Refused, heredoc};
+
+/// Go's `bufio.MaxScanTokenSize - 1`: a longer line is an error for the whole file.
+const LONGEST_LINE: usize = 65_535;
+/// Only at the very beginning of a file.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// The keys that a directive can have.
+const DIRECTIVES: [&str; 3] = ["syntax", "escape", "check"];
+
+/// A file cut into instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script<'a> {
+    /// `\`, or the character of the `escape` directive.
+    pub escape: u8,
+    /// In the order of the file.
+    pub instructions: Vec<Instruction<'a>>,
+}
+
+/// One instruction with all its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instruction<'a> {
+    /// The first and the last line, heredocs included, from 1.
+    pub lines: (usize, usize),
+    /// Its text without heredocs.
+    pub line: Line<'a>,
+    /// What it is split into; of `ONBUILD …` the instruction behind it.
+    pub command: Command,
+    /// How many times `ONBUILD` stands before it.
+    pub onbuild: usize,
+    /// How many heredocs follow it.
+    pub heredocs: usize,
+}
+
+/// The text of an instruction: its physical lines, put together without the escape characters and line
+/// ends between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The joined text.
+    pub text: Cow<'a, [u8]>,
+    first: usize,
+    /// For each further physical line: where it begins in the joined text, and in the file.
+    more: Vec<(usize, usize)>,
+}
+
+impl Line<'_> {
+    /// The offset in the file of a byte of the joined text.
+    pub fn place(&self, joined: usize) -> usize {
+        match self.more.partition_point(|(start, _)| *start <= joined) {
+            0 => self.first + joined,
+            piece => {
+                let (start, place) = self.more[piece - 1];
+                place + joined - start
+            }
+        }
+    }
+}
+
+/// The physical lines of a file, line ends included.
+struct Lines<'a> {
+    source: &'a [u8],
+    at: usize,
+    /// The line that was read last, from 1.
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// The next line and the offset of its first byte.
+    fn next(&mut self) -> Result<Option<(usize, &'a [u8])>, Refused> {
+        let rest = &self.source[self.at..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let end = rest.iter().position(|&byte| byte == b'\n');
+        self.number += 1;
+        if end.unwrap_or(rest.len()) > LONGEST_LINE {
+            return Err(Refused { line: self.number, reason: Reason::LineTooLong });
+        }
+        let start = self.at;
+        let line = &rest[..end.map_or(rest.len(), |end| end + 1)];
+        self.at += line.len();
+        Ok(Some((start, line)))
+    }
+}
+
+/// Cuts `source` into instructions. Fails where `docker build` would refuse the whole file before it
+/// looks at a single instruction.
+pub fn scan(source: &[u8]) -> Result<Script<'_>, Refused> {
+    let mut lines = Lines { source, at: 0, number: 0 };
+    let mut directives = Directives::default();
+    let mut instructions = Vec::new();
+    while let Some((mut start, mut line)) = lines.next()? {
+        if lines.number == 1
+            && let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK)
+        {
+            line = rest;
+            start += BYTE_ORDER_MARK.len();
+        }
+        let trimmed = trim_start(trim_newline(line));
+        start += trim_newline(line).len() - trimmed.len();
+        let number = lines.number;
+        directives.read(trimmed).map_err(|reason| Refused { line: number, reason })?;
+        let escape = directives.escape();
+        let text = if is_comment(trimmed) { &[] } else { trimmed };
+        let (text, mut goes_on) = without_continuation(text, escape);
+        if text.is_empty() && !goes_on {
+            continue;
+        }
+        let mut joined = Line { text: Cow::Borrowed(text), first: start, more: Vec::new() };
+        while goes_on && let Some((start, line)) = lines.next()? {
+            let line = trim_newline(line);
+            // Neither ends the instruction. (An empty one is deprecated.)
+            if is_comment(line) || trim_start(line).is_empty() {
+                continue;
+            }
+            let text;
+            (text, goes_on) = without_continuation(line, escape);
+            joined.more.push((joined.text.len(), start));
+            joined.text.to_mut().extend_from_slice(text);
+        }
+        let refused = |reason| Refused { line: number, reason };
+        let (command, onbuild) = split(&joined.text, escape).map_err(refused)?;
+        let heredocs = if can_have_heredocs(&command, onbuild) {
+            let found = heredoc::find(&joined.text).map_err(refused)?;
+            for heredoc in &found {
+                skip(&mut lines, heredoc, number)?;
+            }
+            found.len()
+        } else {
+            0
+        };
+        instructions.push(Instruction { lines: (number, lines.number), line: joined, command, onbuild, heredocs });
+    }
+    if instructions.is_empty() {
+        return Err(Refused { line: lines.number, reason: Reason::NoInstruction });
+    }
+    Ok(Script { escape: directives.escape(), instructions })
+}
+
+/// Splits an instruction, and each `ONBUILD` before it.
+fn split(line: &[u8], escape: u8) -> Result<(Command, usize), Reason> {
+    let mut onbuild = 0;
+    let mut command = words::split(line, 0..line.len(), escape)?;
+    while command.keyword == Keyword::Onbuild && !command.arguments.is_empty() {
+        onbuild += 1;
+        command = words::split(line, command.arguments, escape)?;
+    }
+    Ok((command, onbuild))
+}
+
+/// `canContainHeredoc`: it looks behind one ONBUILD, not behind two.
+fn can_have_heredocs(command: &Command, onbuild: usize) -> bool {
+    matches!(command.keyword, Keyword::Run | Keyword::Copy | Keyword::Add) && !command.is_json && onbuild <= 1
+}
+
+/// Reads up to the end of a heredoc, in which nothing is an instruction.
+fn skip(lines: &mut Lines<'_>, heredoc: &heredoc::Heredoc, first_line: usize) -> Result<(), Refused> {
+    while let Some((_, line)) = lines.next()? {
+        let mut line = trim_newline(line);
+        if heredoc.chomp {
+            line = &line[line.iter().take_while(|&&byte| byte == b'\t').count()..];
+        }
+        if line == heredoc.name.as_bytes() {
+            return Ok(());
+        }
+    }
+    Err(Refused { line: first_line, reason: Reason::Unterminated })
+}
+
+fn is_comment(line: &[u8]) -> bool {
+    trim_start(line).first() == Some(&b'#')
+}
+
+/// `([^E])E[ \t]*$|^E[ \t]*$` with E for the escape character, so an escaped one does not continue the
+/// line: the line without it, and whether it goes on.
+fn without_continuation(line: &[u8], escape: u8) -> (&[u8], bool) {
+    let mut rest = line;
+    while let [before @ .., b' ' | b'\t'] = rest {
+        rest = before;
+    }
+    match rest {
+        [before @ .., last] if *last == escape && before.last() != Some(&escape) => (before, true),
+        _ => (line, false),
+    }
+}
+
+/// The parser directives, `# key=value` above everything else.
+#[derive(Default)]
+struct Directives {
+    escape: Option<u8>,
+    seen: [bool; DIRECTIVES.len()],
+    /// Once a line is none, no later line is one.
+    done: bool,
+}
+
+impl Directives {
+    fn escape(&self) -> u8 {
+        self.escape.unwrap_or(b'\\')
+    }
+
+    fn read(&mut self, line: &[u8]) -> Result<(), Reason> {
+        if self.done {
+            return Ok(());
+        }
+        let Some((key, value)) = directive(line) else {
+            self.done = true;
+            return Ok(());
+        };
+        if std::mem::replace(&mut self.seen[key], true) {
+            return Err(Reason::DirectiveTwice);
+        }
+        if DIRECTIVES[key] == "escape" {
+            self.escape = match value {
+                [escape @ (b'`' | b'\\')] => Some(*escape),
+                _ => return Err(Reason::EscapeDirective),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// `^#`, white space, `([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$`, with one of the known keys: its index
+/// and the value. Go's `\s` is ASCII without the vertical tab.
+fn directive(line: &[u8]) -> Option<(usize, &[u8])> {
+    let blank = |byte: &u8| matches!(byte, b'\t' | b'\n' | 0x0c | b'\r' | b' ');
+    let skip = |bytes: &'_ [u8]| bytes.iter().take_while(|byte| blank(byte)).count();
+    let line = trim_start(line.strip_prefix(b"#")?);
+    let key = line.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+    let (key, rest) = line.split_at(key);
+    let key = DIRECTIVES.iter().position(|name| name.as_bytes().eq_ignore_ascii_case(key))?;
+    let mut value = rest[skip(rest)..].strip_prefix(b"=")?;
+    value = &value[skip(value)..];
+    while let [rest @ .., last] = value
+        && blank(last)
+    {
+        value = rest;
+    }
+    (!value.is_empty()).then_some((key, value))
+}
+
+/// Where the bytes `joined` of the joined text stand in the file, with what lies between its lines.
+pub fn span(line: &Line<'_>, joined: &Range<usize>) -> Range<usize> {
+    let start = line.place(joined.start);
+    if joined.is_empty() { start..start } else { start..line.place(joined.end - 1) + 1 }
+}

@@ -1,0 +1,220 @@
+//! How `BuildKit` splits an instruction into its name, its `--flags`, its arguments and their words
+//! (`split_command.go`, `line_parsers.go`), with the place of each.
+//! It must never look at more than one instruction.
+
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+
+use super::Reason;
+use super::chars::{Char, is_blank, is_latin1_space, trim_end, trim_start};
+
+/// The instructions that are told apart here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyword {
+    /// `FROM`.
+    From,
+    /// `ARG`.
+    Arg,
+    /// `COPY`.
+    Copy,
+    /// `ADD`.
+    Add,
+    /// `RUN`.
+    Run,
+    /// `ONBUILD`.
+    Onbuild,
+    /// `ENV` or `LABEL`: pairs.
+    Pairs,
+    /// `CMD`, `ENTRYPOINT`, `SHELL` or `VOLUME`, which may be a JSON array.
+    MaybeJson,
+    /// `HEALTHCHECK`, whose second word on may be a JSON array.
+    Healthcheck,
+    /// Every other word.
+    Other,
+}
+
+impl Keyword {
+    fn of(name: &[u8]) -> Self {
+        let table: [(&str, Self); 13] = [
+            ("run", Self::Run),
+            ("copy", Self::Copy),
+            ("env", Self::Pairs),
+            ("from", Self::From),
+            ("arg", Self::Arg),
+            ("add", Self::Add),
+            ("label", Self::Pairs),
+            ("onbuild", Self::Onbuild),
+            ("cmd", Self::MaybeJson),
+            ("entrypoint", Self::MaybeJson),
+            ("shell", Self::MaybeJson),
+            ("volume", Self::MaybeJson),
+            ("healthcheck", Self::Healthcheck),
+        ];
+        let found = table.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(name));
+        found.map_or(Self::Other, |(_, keyword)| *keyword)
+    }
+}
+
+/// An instruction split up. Offsets are those of the joined line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Which instruction.
+    pub keyword: Keyword,
+    /// Each leading `--flag`, without its quotes; [`Char::at`] is the offset in the joined line.
+    pub flags: Vec<Vec<Char>>,
+    /// What stands behind the flags, without white space at both ends.
+    pub arguments: Range<usize>,
+    /// Whether the arguments are a JSON array of strings, which only some instructions can have.
+    pub is_json: bool,
+}
+
+/// Splits the instruction in `line[range]`; `escape` is the file's escape character.
+pub fn split(line: &[u8], range: Range<usize>, escape: u8) -> Result<Command, Reason> {
+    let trimmed = trimmed(line, range);
+    let text = &line[trimmed.clone()];
+    let name_end = text.iter().position(|&byte| is_blank(byte)).unwrap_or(text.len());
+    let blanks = text[name_end..].iter().take_while(|&&byte| is_blank(byte)).count();
+    let keyword = Keyword::of(&text[..name_end]);
+    let rest = trimmed.start + name_end + blanks..trimmed.end;
+    let (flags, rest) = take_flags(line, rest);
+    let arguments = self::trimmed(line, rest);
+    let is_json = check(keyword, &line[arguments.clone()], escape)?;
+    Ok(Command { keyword, flags, arguments, is_json })
+}
+
+/// `range` without the white space at its ends.
+fn trimmed(line: &[u8], range: Range<usize>) -> Range<usize> {
+    let start = range.end - trim_start(&line[range.clone()]).len();
+    start..start + trim_end(&line[start..range.end]).len()
+}
+
+/// `extractBuilderFlags`: the leading words that begin with `--`, and what stands behind them. It takes
+/// bytes for characters, so that a byte 0x85 or 0xA0 within a letter ends a flag; and its escape
+/// character is always `\`.
+fn take_flags(line: &[u8], range: Range<usize>) -> (Vec<Vec<Char>>, Range<usize>) {
+    let mut flags = Vec::new();
+    let mut at = range.start;
+    loop {
+        while at < range.end && is_latin1_space(line[at]) {
+            at += 1;
+        }
+        if !line[at..range.end].starts_with(b"--") {
+            return (flags, at..range.end);
+        }
+        let mut word = Vec::new();
+        let mut quote = None;
+        let mut quoted = false;
+        while at < range.end && (quote.is_some() || !is_latin1_space(line[at])) {
+            match (line[at], quote) {
+                (byte, Some(open)) if byte == open => quote = None,
+                (byte @ (b'\'' | b'"'), None) => {
+                    quote = Some(byte);
+                    quoted = true;
+                }
+                // At the very end it is skipped, and ends a quote too.
+                (b'\\', _) if at + 1 == range.end => {}
+                (byte, _) => {
+                    at += usize::from(byte == b'\\');
+                    word.push(Char { value: char::from(line[at]), at: Some(at) });
+                }
+            }
+            at += 1;
+        }
+        let is_end = word.iter().map(|char| char.value).eq("--".chars());
+        if is_end {
+            return (flags, at..range.end);
+        }
+        if quoted || !word.is_empty() {
+            flags.push(word);
+        }
+    }
+}
+
+/// What `BuildKit` finds wrong with the arguments of `keyword`, and whether they are a JSON array.
+fn check(keyword: Keyword, arguments: &[u8], escape: u8) -> Result<bool, Reason> {
+    match keyword {
+        Keyword::Run | Keyword::Copy | Keyword::Add | Keyword::MaybeJson => is_json_array(arguments),
+        Keyword::Healthcheck => {
+            let word = arguments.iter().take_while(|&&byte| !is_latin1_space(byte)).count();
+            let blanks = arguments[word..].iter().take_while(|&&byte| is_latin1_space(byte)).count();
+            is_json_array(&arguments[word + blanks..])
+        }
+        Keyword::Pairs => check_pairs(arguments, escape).map(|()| false),
+        _ => Ok(false),
+    }
+}
+
+/// Whether `text` is a JSON array of strings. One of other values is an error for the whole file;
+/// anything else is no array.
+fn is_json_array(text: &[u8]) -> Result<bool, Reason> {
+    let text = trim_start(text);
+    if text.first() != Some(&b'[') {
+        return Ok(false);
+    }
+    // Go replaces what is no UTF-8 in strings, and does not mind it.
+    let text = String::from_utf8_lossy(text);
+    let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(&text) else { return Ok(false) };
+    if items.iter().all(|item| item.get().starts_with('"')) { Ok(true) } else { Err(Reason::JsonArray) }
+}
+
+/// `parseNameVal`: `name value`, or `name=value …`.
+fn check_pairs(arguments: &[u8], escape: u8) -> Result<(), Reason> {
+    let words = split_words(arguments, 0..arguments.len(), escape);
+    let has_sign = |word: &Vec<(u8, usize)>| word.iter().any(|&(byte, _)| byte == b'=');
+    match words.first() {
+        None => Ok(()),
+        Some(first) if !has_sign(first) => {
+            if arguments.iter().any(|&byte| is_blank(byte)) {
+                Ok(())
+            } else {
+                Err(Reason::NoValue)
+            }
+        }
+        Some(_) if words.iter().all(has_sign) => Ok(()),
+        Some(_) => Err(Reason::NoEqualsSign),
+    }
+}
+
+/// `parseWords`: words between white space, with quotes and escapes left in them. A byte at a time: what
+/// is no white space, quote or escape goes through as it is.
+pub fn split_words(line: &[u8], range: Range<usize>, escape: u8) -> Vec<Vec<(u8, usize)>> {
+    let mut words = Vec::new();
+    let mut at = range.start;
+    loop {
+        at = range.end - trim_start(&line[at..range.end]).len();
+        if at == range.end {
+            return words;
+        }
+        let mut word = Vec::new();
+        let mut quote = None;
+        let mut quoted = false;
+        while at < range.end {
+            let byte = line[at];
+            if quote.is_none() && trim_start(&line[at..range.end]).len() < range.end - at {
+                break;
+            }
+            match quote {
+                Some(open) if byte == open => quote = None,
+                None if byte == b'\'' || byte == b'"' => {
+                    quote = Some(byte);
+                    quoted = true;
+                }
+                _ => {}
+            }
+            if byte == escape && quote != Some(b'\'') {
+                if at + 1 == range.end {
+                    at += 1;
+                    break;
+                }
+                word.push((byte, at));
+                at += 1;
+            }
+            word.push((line[at], at));
+            at += 1;
+        }
+        if quoted || !word.is_empty() {
+            words.push(word);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The pin readers: each format and version, what makes a file unreadable, and that nothing of one leaks.
+
+use nixkit::pins::{Kind, Pin, Problem, read};
+
+const REV: &str = "3b1789322fcbcb5cf51228d732752714f1bf77da";
+const OTHER: &str = "72b9660dc18ba347f7cd41a9504fc181a6d87dc3";
+
+/// Revision and channel of the input `nixpkgs`.
+fn found(source: &str) -> Result<(Kind, String, Option<String>), Problem> {
+    read(source.replace("REV", REV).replace("OTHER", OTHER).as_bytes(), "nixpkgs")
+        .map(|pin| (pin.kind, pin.revision, pin.channel))
+}
+
+fn pinned(kind: Kind, source: &str, revision: &str, channel: Option<&str>) {
+    assert_eq!(found(source), Ok((kind, revision.to_owned(), channel.map(str::to_owned))), "{source}");
+}
+
+#[test]
+fn niv() {
+    for (entry, channel) in [
+        (
+            r#""branch": "nixos-25.11", "owner": "NixOS", "repo": "nixpkgs", "rev": "REV", "type": "tarball""#,
+            Some("nixos-25.11"),
+        ),
+        // The oldest entries have no type, some have null.
+        (
+            r#""branch": "nixos-19.03", "description": null, "rev": "REV", "url": "https://x/REV.tar.gz""#,
+            Some("nixos-19.03"),
+        ),
+        (r#""branch": "master", "rev": "REV", "type": "tarball""#, None),
+        (r#""branch": "release-20.03", "rev": "REV", "type": "tarball""#, None),
+        (
+            r#""type": "git", "repo": "https://u:token@host/nixpkgs", "ref": "refs/heads/nixos-21.05", "rev": "REV""#,
+            Some("nixos-21.05"),
+        ),
+        (r#""type": "tarball", "url": "https://github.com/NixOS/nixpkgs/archive/REV.tar.gz""#, None),
+        (r#""rev": "REV", "url_template": "x", "builtin": false, "version": "1""#, None),
+    ] {
+        pinned(Kind::Niv, &format!("{{\"other\": {{\"type\": \"local\"}}, \"nixpkgs\": {{{entry}}}}}"), REV, channel);
+    }
+    // Upper case is the same commit.
+    let upper = format!(r#"{{"nixpkgs": {{"type": "tarball", "rev": "{}"}}}}"#, REV.to_uppercase());
+    pinned(Kind::Niv, &upper, REV, None);
+    for (source, problem) in [
+        (
+            r#"{"nixpkgs-unstable": {"type": "tarball", "rev": "REV"}}"#,
+            Problem::NoInput(vec!["nixpkgs-unstable".into()]),
+        ),
+        ("{}", Problem::NoInput(vec![])),
+        (r#"{"nixpkgs": {"type": "local", "path": "../nixpkgs"}}"#, Problem::NoRevision),
+        (r#"{"nixpkgs": {"type": "tarball", "rev": "REV0"}}"#, Problem::NoRevision),
+        (r#"{"nixpkgs": {"type": "tarball", "rev": 7}}"#, Problem::NoRevision),
+        // Of other tools.
+        (r#"{"nixpkgs": {"type": "tarball", "rev": "REV"}, "n": 1}"#, Problem::Unknown),
+        (r#"{"discord": {"stable": {"x": 1}}}"#, Problem::Unknown),
+        (r#"{"nixpkgs": {"version": "1"}}"#, Problem::Unknown),
+    ] {
+        assert_eq!(found(source), Err(problem), "{source}");
+    }
+}
+
+#[test]
+fn npins_of_every_version() {
+    let git = r#""type": "Git", "repository": {"type": "GitHub", "owner": "NixOS", "repo": "nixpkgs"}, "branch": "nixos-25.11", "revision": "REV", "url": "https://x", "hash": "h""#;
+    let channel = r#""type": "Channel", "name": "nixpkgs-unstable", "url": "https://releases.nixos.org/nixpkgs/nixpkgs-26.05pre926176.3fbab70c6e69/nixexprs.tar.xz", "hash": "sha256-+Wh8S0NwhQWHfdzHCe3mLKwAxQJ2cHe7b9PBcFWSUWg=""#;
+    for version in 0..=8 {
+        let file = |pin: &str| {
+            format!(r#"{{"pins": {{"nixpkgs": {{{pin}}}, "x": {{"type": "PyPi"}}}}, "version": {version}}}"#)
+        };
+        pinned(Kind::Npins, &file(git), REV, Some("nixos-25.11"));
+        pinned(Kind::Npins, &file(channel), "3fbab70c6e69", Some("nixpkgs-unstable"));
+    }
+    for (version, pin, revision, channel) in [
+        (
+            0,
+            r#""type": "GitHub", "repository": "nixpkgs", "owner": "nixos", "branch": "nixpkgs-unstable", "revision": "REV""#,
+            REV,
+            Some("nixpkgs-unstable"),
+        ),
+        (0, r#""type": "GitHubRelease", "repository": "x", "owner": "y", "revision": "REV""#, REV, None),
+        (
+            3,
+            r#""type": "GitRelease", "version": "25.05", "revision": "REV", "url": "https://api.github.com/repos/NixOS/nixpkgs/tarball/25.05""#,
+            REV,
+            None,
+        ),
+        (
+            5,
+            r#""type": "Git", "repository": {"type": "GitLab", "private_token": "SECRET"}, "branch": "main", "revision": "REV", "url": null"#,
+            REV,
+            None,
+        ),
+        (
+            5,
+            r#""type": "Tarball", "url": "https://channels.nixos.org/nixos-25.05/nixexprs.tar.xz", "locked_url": "https://releases.nixos.org/nixos/25.05/nixos-25.05.803297.10d7f8d34e5e/nixexprs.tar.xz""#,
+            "10d7f8d34e5e",
+            Some("nixos-25.05"),
+        ),
+        (
+            8,
+            r#""type": "MutableUrl", "update_url": "https://channels.nixos.org/nixos-unstable/nixexprs.tar.xz", "url": "https://releases.nixos.org/nixos/unstable/nixos-26.05pre1.10d7f8d34e5e/nixexprs.tar.xz""#,
+            "10d7f8d34e5e",
+            Some("nixos-unstable"),
+        ),
+        (
+            8,
+            r#""type": "Url", "url": "https://github.com/NixOS/nixpkgs/archive/REV.tar.gz", "unpack": true"#,
+            REV,
+            None,
+        ),
+        (
+            8,
+            r#""type": "Channel", "name": "nixos-25.11", "artifact": "nixexprs.tar.zst", "url": "https://releases.nixos.org/nixos/25.11/nixos-25.11.1.10d7f8d34e5e/nixexprs.tar.zst""#,
+            "10d7f8d34e5e",
+            Some("nixos-25.11"),
+        ),
+    ] {
+        pinned(
+            Kind::Npins,
+            &format!(r#"{{"version": {version}, "pins": {{"nixpkgs": {{{pin}}}}}}}"#),
+            revision,
+            channel,
+        );
+    }
+    for (source, problem) in [
+        (r#"{"pins": {"nixpkgs": {}}, "version": 9}"#, Problem::Version(Kind::Npins, "9".into())),
+        (r#"{"pins": {"nixpkgs": {}}, "version": 1.5}"#, Problem::Version(Kind::Npins, "1.5".into())),
+        (r#"{"pins": {"b": {}, "a": {}}, "version": 5}"#, Problem::NoInput(vec!["a".into(), "b".into()])),
+        (r#"{"pins": {"nixpkgs": {"type": "Channel", "name": "nixos-25.11"}}, "version": 5}"#, Problem::NoRevision),
+        (
+            r#"{"pins": {"nixpkgs": {"type": "Channel", "name": "n", "artifact": "x.iso", "url": "https://releases.nixos.org/nixos/25.11/nixos-25.11.1.10d7f8d34e5e/x.iso"}}, "version": 8}"#,
+            Problem::NoRevision,
+        ),
+        (r#"{"pins": {"nixpkgs": 1}, "version": 5}"#, Problem::Shape("the pin is no object")),
+        (r#"{"pins": [], "version": 5}"#, Problem::Shape("`pins` is no object")),
+    ] {
+        assert_eq!(found(source), Err(problem), "{source}");
+    }
+}
+
+/// A lock file whose node `nixpkgs` is somebody else's, with these inputs of the root and this node `n`.
+fn lock(version: u32, inputs: &str, node: &str) -> String {
+    format!(
+        r#"{{"nodes": {{"nixpkgs": {{"locked": {{"rev": "OTHER"}}, "original": {{"ref": "nixos-unstable"}}}},
+        "n": {{{node}}}, "f": {{"inputs": {{"np": "n", "up": ["g", "np"], "self": ["f", "self"]}}}}, "g": {{"inputs": {{"np": ["f", "np"]}}}},
+        "top": {{"inputs": {{"f": "f", "g": "g", "empty": [], {inputs}}}}}}}, "root": "top", "version": {version}}}"#
+    )
+}
+
+#[test]
+fn flake_lock_begins_at_the_root() {
+    let node = r#""locked": {"type": "github", "rev": "REV"}, "original": {"type": "github", "ref": "nixos-25.11"}"#;
+    for version in 5..=7 {
+        for inputs in
+            [r#""nixpkgs": "n""#, r#""nixpkgs": ["f", "np"]"#, r#""nixpkgs": ["g", "np"]"#, r#""nixpkgs": ["f", "up"]"#]
+        {
+            pinned(Kind::Flake, &lock(version, inputs, node), REV, Some("nixos-25.11"));
+        }
+    }
+    for (inputs, problem) in [
+        (r#""nixpkgs": ["f", "self"]"#, Problem::Follows),
+        (r#""nixpkgs": ["nixpkgs"]"#, Problem::Follows),
+        (r#""nixpkgs": ["f", "nothing"]"#, Problem::Follows),
+        (r#""nixpkgs": ["nothing"]"#, Problem::Follows),
+        (r#""nixpkgs": []"#, Problem::NoRevision),
+        (r#""nixpkgs": "gone""#, Problem::Shape("an input leads to a node that is not there")),
+        (r#""nixpkgs": 1"#, Problem::Shape("a node has another form than Nix gives it")),
+        (r#""x": "n""#, Problem::NoInput(["empty", "f", "g", "x"].map(str::to_owned).to_vec())),
+    ] {
+        assert_eq!(found(&lock(7, inputs, node)), Err(problem), "{inputs}");
+    }
+    for version in [0, 4, 8] {
+        let problem = Problem::Version(Kind::Flake, version.to_string());
+        assert_eq!(found(&lock(version, r#""nixpkgs": "n""#, node)), Err(problem));
+    }
+    assert_eq!(found(r#"{"inputs": {}, "version": 3}"#), Err(Problem::Version(Kind::Flake, "3".into())));
+}
+
+#[test]
+fn flake_lock_states_a_channel_in_many_ways() {
+    for (node, revision, channel) in [
+        (r#""locked": {"rev": "REV"}, "original": {"type": "github"}"#, REV, None),
+        (
+            r#""locked": {"rev": "REV"}, "original": {"type": "indirect", "id": "nixpkgs", "ref": "nixos-26.05"}"#,
+            REV,
+            Some("nixos-26.05"),
+        ),
+        (
+            r#""locked": {"rev": "REV"}, "original": {"type": "git", "ref": "refs/heads/nixos-25.11", "url": "https://x"}"#,
+            REV,
+            Some("nixos-25.11"),
+        ),
+        (
+            r#""locked": {"rev": "REV"}, "original": {"ref": "my-fork", "url": "https://channels.nixos.org/nixos-25.11/x"}"#,
+            REV,
+            None,
+        ),
+        (
+            r#""locked": {"rev": "REV", "url": "https://releases.nixos.org/nixos/25.11/nixos-25.11.1.aaaaaaaaaaaa/x"}, "original": {"url": "https://channels.nixos.org/nixos-25.11/nixexprs.tar.xz"}"#,
+            REV,
+            Some("nixos-25.11"),
+        ),
+        (
+            r#""locked": {"url": "https://releases.nixos.org/nixos/25.11/nixos-25.11.1.aaaaaaaaaaaa/x"}, "original": {"url": "https://nixos.org/channels/nixos-25.11"}"#,
+            "aaaaaaaaaaaa",
+            Some("nixos-25.11"),
+        ),
+        (
+            r#""locked": {"url": "https://x/y.tar.gz?lastModified=1&rev=REV"}, "original": {"url": "https://flakehub.com/f/NixOS/nixpkgs/0.1"}"#,
+            REV,
+            None,
+        ),
+        (
+            r#""locked": {"type": "path", "path": "/nix/store/x-source", "rev": "REV"}, "original": {"id": "nixpkgs"}"#,
+            REV,
+            None,
+        ),
+        (r#""info": {"narHash": "x"}, "locked": {}, "original": {"rev": "REV"}"#, REV, None),
+    ] {
+        pinned(Kind::Flake, &lock(7, r#""nixpkgs": "n""#, node), revision, channel);
+    }
+}
+
+#[test]
+fn what_is_broken_is_named_by_its_place_only() {
+    for (source, problem) in [
+        ("{\"nixpkgs\": {\n \"private_token\": SECRET}}", "it is not valid JSON at line 2, column 19"),
+        ("{", "it is not valid JSON at line 1, column 1"),
+        ("[1]", "it has no literal URL `…/nixpkgs/archive/<40 hexadecimal digits>`"),
+        ("", "it has no literal URL `…/nixpkgs/archive/<40 hexadecimal digits>`"),
+        (r#"{"pins": {"nixpkgs": {"type": "Git", "revision": "SECRET"}}, "version": 5}"#, "the input names no commit"),
+        (r#"{"pins": {"nixpkgs": "SECRET"}, "version": 5}"#, "the pin is no object"),
+        (r#"{"nodes": "SECRET", "root": "r", "version": 7}"#, "`nodes` is no object"),
+        (r#"{"nodes": {}, "root": {"a": "SECRET"}, "version": 7}"#, "`root` is no string"),
+        (
+            r#"{"nodes": {"r": {"inputs": "SECRET"}}, "root": "r", "version": 7}"#,
+            "a node has another form than Nix gives it",
+        ),
+    ] {
+        let said = read(source.as_bytes(), "nixpkgs").unwrap_err().to_string();
+        assert_eq!(said, problem, "{source}");
+        assert!(!said.contains("SECRET"), "{said}");
+    }
+}
+
+#[test]
+fn pins_agree_where_neither_says_otherwise() {
+    let pin = |revision: &str, channel: Option<&str>| Pin {
+        kind: Kind::Niv,
+        revision: revision.to_owned(),
+        channel: channel.map(str::to_owned),
+        release: None,
+        nar_hash: None,
+    };
+    for (own, other, agree) in [
+        (pin(REV, None), pin(REV, Some("nixos-25.11")), true),
+        (pin(&REV[..12], None), pin(REV, None), true),
+        (pin(REV, Some("nixos-25.11")), pin(&REV[..12], Some("nixos-25.11")), true),
+        (pin(REV, Some("nixos-25.11")), pin(REV, Some("nixos-25.05")), false),
+        (pin(REV, None), pin(OTHER, None), false),
+        (pin(&OTHER[..12], None), pin(REV, None), false),
+    ] {
+        assert_eq!((own.agrees_with(&other), other.agrees_with(&own)), (agree, agree), "{own:?} {other:?}");
+    }
+}
