@@ -57,4 +57,6 @@ pub mod root;
 pub mod progress;
 pub mod sink;
 
+pub mod tmate;
+
 pub mod report;
