@@ -8,6 +8,7 @@
 //!
 //! Pure are [`options`] and [`server`]; [`session`] does the rest.
 
+pub mod clock;
 pub mod options;
 pub mod server;
 pub mod session;
