@@ -1,0 +1,221 @@
+//! `bash-tmate`: bash, and a tmate session where it fails.
+//! It must never end otherwise than bash did, whatever happens with the session.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileTypeExt;
+
+use nix::errno::Errno;
+use nix::unistd::{ForkResult, Pid, getegid, geteuid, getgid, getuid, isatty};
+
+use crate::bash::account::{Failure, reason};
+use crate::bash::hook::{Situation, obstacle};
+use crate::bash::invocation::{self, Invocation};
+use crate::bash::settings::Settings;
+use crate::failure::{NotExecuted, hinted};
+use crate::interrupt::Interrupt;
+use crate::report::{Level, Voice};
+use crate::scene::Stage;
+use crate::supervise::{Children, Ending, Outcome, Signals, is_first_process, supervise};
+use crate::sys::{self, NotStarted, Program};
+use crate::tmate::options::{Options, Words};
+use crate::tmate::session::{End, Scene, run as run_session};
+
+const NAME: &str = "bash-tmate";
+const BASH_ENV: &str = "BASH_ENV";
+
+pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
+    let settings = Settings::new(|name| std::env::var_os(name));
+    let invocation = invocation::parse(argv.get(1..).unwrap_or_default(), is_login_shell());
+    let first = is_first_process();
+    let may_fail = invocation.runs_a_job() && !settings.disable && !isatty(std::io::stdin()).unwrap_or(false);
+    if !may_fail && !first {
+        return Err(not_executed(exec(&invocation)));
+    }
+    let stage = if may_fail && settings.scene { set_stage(&invocation, settings.trace) } else { Err("") };
+    let Ok(signals) = Signals::hold() else { return Err(not_executed(exec(&invocation))) };
+    let bash_env = stage.as_ref().ok().map(Stage::bash_env);
+    let started = with_program(&invocation, bash_env.as_deref(), |program| sys::spawn(program, &signals.before));
+    let shell = match started {
+        Ok(shell) => shell,
+        Err(NotStarted::Exec(errno)) => return Err(not_executed(errno)),
+        // Where there is no room for two processes the one is bash.
+        Err(NotStarted::Fork(_)) => {
+            signals.release();
+            return Err(not_executed(exec(&invocation)));
+        }
+    };
+    let Outcome { ending, interrupted } = supervise(shell, &signals, Children::Told, first);
+    let code = ending.code();
+    if may_fail && !interrupted && settings.wants(code) {
+        let after = After { invocation: &invocation, settings: &settings, stage, ending };
+        if first { after.run_beside(&signals) } else { after.run(&signals) }
+    }
+    Ok(code)
+}
+
+/// Whether `argv[0]` began with `-`, as login(1) has it.
+fn is_login_shell() -> bool {
+    let argv0 = std::env::args_os().next().unwrap_or_default();
+    let begins = |bytes: &[u8]| bytes.first() == Some(&b'-');
+    begins(argv0.as_bytes()) || argv0.as_bytes().rsplit(|&byte| byte == b'/').next().is_some_and(begins)
+}
+
+/// Calls `act` with bash as a program, in this process's environment but for `BASH_ENV`.
+fn with_program<T>(invocation: &Invocation, bash_env: Option<&str>, act: impl FnOnce(&Program<'_>) -> T) -> T {
+    // Neither words nor variables hold a NUL: they came by execve(2).
+    let c_string = |bytes: Vec<u8>| CString::new(bytes).unwrap_or_default();
+    let name = c"bash".to_owned();
+    let mut arguments = vec![name.clone()];
+    arguments.extend(invocation.arguments.iter().map(|word| c_string(word.as_bytes().to_vec())));
+    let mut hook = bash_env.map(|path| c_string(format!("{BASH_ENV}={path}").into_bytes()));
+    let hooked = hook.is_some();
+    let mut environment = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        if hooked && name == BASH_ENV {
+            environment.extend(hook.take());
+            continue;
+        }
+        let mut variable = name.into_vec();
+        variable.push(b'=');
+        variable.extend_from_slice(value.as_bytes());
+        environment.push(c_string(variable));
+    }
+    environment.extend(hook);
+    act(&Program { name: &name, arguments: &arguments, environment: &environment })
+}
+
+/// Becomes bash.
+fn exec(invocation: &Invocation) -> Errno {
+    with_program(invocation, None, sys::exec)
+}
+
+fn not_executed(errno: Errno) -> anyhow::Error {
+    let error = NotExecuted { program: "bash", errno };
+    match errno {
+        Errno::ENOENT => hinted(error, "install bash, or put its directory into PATH"),
+        _ => error.into(),
+    }
+}
+
+fn set_stage(invocation: &Invocation, trace: bool) -> Result<Stage, &'static str> {
+    let variable = |name: &str| std::env::var_os(name);
+    let bash_env = variable(BASH_ENV);
+    let situation = Situation {
+        runs: &invocation.runs,
+        set: invocation.set.with_environment(variable),
+        bash_env: bash_env.as_deref(),
+        xtrace_descriptor: variable("BASH_XTRACEFD").is_some(),
+        outermost: variable("SHLVL")
+            .and_then(|level| level.to_str()?.trim().parse::<i64>().ok())
+            .is_none_or(|level| level < 1),
+        from_network: ["SSH_CLIENT", "SSH2_CLIENT"].iter().any(|name| variable(name).is_some()) || stdin_is_a_socket(),
+        set_user_id: getuid() != geteuid() || getgid() != getegid(),
+    };
+    match obstacle(&situation) {
+        Some(why) => Err(why),
+        None => Stage::set(bash_env.as_deref(), trace),
+    }
+}
+
+fn stdin_is_a_socket() -> bool {
+    use std::os::fd::AsFd;
+    let stdin = std::io::stdin();
+    let copy = stdin.as_fd().try_clone_to_owned().map(std::fs::File::from);
+    copy.and_then(|file| file.metadata()).is_ok_and(|file| file.file_type().is_socket())
+}
+
+/// What follows a failure.
+struct After<'a> {
+    invocation: &'a Invocation,
+    settings: &'a Settings,
+    /// Or why there is none; without a reason where nobody wants one.
+    stage: Result<Stage, &'static str>,
+    ending: Ending,
+}
+
+impl After<'_> {
+    /// As process 1 the session is a child's work, while this process goes on to reap.
+    fn run_beside(&self, signals: &Signals) {
+        match sys::fork_here() {
+            Ok(ForkResult::Child) => {
+                self.run(signals);
+                std::process::exit(0);
+            }
+            Ok(ForkResult::Parent { child }) => reap_until(child, signals),
+            Err(_) => self.run(signals),
+        }
+    }
+
+    fn run(&self, signals: &Signals) {
+        let voice = Voice { name: NAME, level: Level::Normal };
+        let interrupt = Interrupt::install();
+        signals.release();
+        let snapshot = match &self.stage {
+            Ok(stage) => stage.snapshot().map_err(reason),
+            Err(why) => Err((*why).to_owned()),
+        };
+        let trace = self.stage.as_ref().ok().and_then(|stage| stage.record(self.ending.code()));
+        let failure = Failure {
+            runs: &self.invocation.runs,
+            ending: self.ending,
+            scene: snapshot.as_ref().map_err(Clone::clone),
+            trace: trace.as_ref().map(|(record, inner)| (record, inner.as_ref())),
+        };
+        voice.notice(&failure.line());
+        for warning in &self.settings.warnings {
+            voice.warning(warning);
+        }
+        let options = Options::new(Words::default(), |name| std::env::var_os(name));
+        let (options, interrupt) = match (options, interrupt) {
+            (Ok(options), Ok(interrupt)) => (options, interrupt),
+            (Err(usage), _) => return voice.no_session(&usage.into()),
+            (_, Err(error)) => return voice.no_session(&error),
+        };
+        let locals = trace.as_ref().map_or(&[][..], |(record, _)| &record.locals);
+        let given: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
+        let shell = match (&self.stage, &snapshot) {
+            (Ok(stage), Ok(snapshot)) => stage.shell(snapshot, &given, locals).ok(),
+            _ => None,
+        };
+        let scene = Scene {
+            greeting: failure.greeting(),
+            shell: shell.as_ref().map(|shell| shell.command.clone()),
+            ..Scene::default()
+        };
+        match run_session(&options, &scene, voice, &interrupt) {
+            End::NotStarted(error) => voice.no_session(&error),
+            End::Lost(error) => voice.session_lost(&error),
+            End::Idle | End::User | End::ContinueFile | End::Cap | End::Signal(_) => {}
+        }
+    }
+}
+
+fn reap_until(child: Pid, signals: &Signals) {
+    supervise(child, signals, Children::Left, true);
+}
+
+/// The program's name for its own messages.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bash_env_takes_the_place_of_the_users() {
+        let invocation = invocation::parse(&["x".into()], false);
+        let variables = |bash_env| {
+            with_program(&invocation, bash_env, |program| {
+                assert_eq!(program.arguments, [c"bash", c"-eo", c"pipefail", c"x"].map(CString::from));
+                program.environment.to_vec()
+            })
+        };
+        let (plain, hooked) = (variables(None), variables(Some("/proc/1/fd/3")));
+        let hook = CString::from(c"BASH_ENV=/proc/1/fd/3");
+        let others = |all: &[CString]| -> Vec<_> {
+            all.iter().filter(|variable| !variable.as_bytes().starts_with(b"BASH_ENV=")).cloned().collect()
+        };
+        assert_eq!(hooked.iter().filter(|variable| **variable == hook).count(), 1);
+        assert_eq!(others(&hooked), others(&plain));
+        let _ = OsStr::new(NAME);
+    }
+}
