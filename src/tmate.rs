@@ -9,6 +9,9 @@
 //! Pure are [`options`] and [`server`]; [`session`] does the rest.
 
 pub mod clock;
+pub mod conf;
+pub mod keys;
+pub mod log;
 pub mod options;
 pub mod server;
 pub mod session;
