@@ -36,6 +36,11 @@ pub fn meaning(line: &str) -> Line {
     }
 }
 
+/// The file of keys that tmate says it goes by.
+pub fn key_file(line: &str) -> Option<&str> {
+    line.strip_prefix("Using ")?.strip_suffix(" for access control")
+}
+
 /// Why tmate does not get to its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -170,6 +175,12 @@ mod tests {
         ] {
             assert_eq!(meaning(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_file_of_keys_is_told() {
+        assert_eq!(key_file("Using /a b/keys for access control"), Some("/a b/keys"));
+        assert_eq!(key_file("Using nothing"), None);
     }
 
     fn lines(text: &str) -> Vec<String> {
