@@ -7,16 +7,3 @@ pub mod invocation;
 pub mod replay;
 pub mod settings;
 pub mod snapshot;
-
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-
-/// `text` as one word of a shell, whatever it holds.
-pub fn quoted(text: impl AsRef<OsStr>) -> Vec<u8> {
-    let mut word = vec![b'\''];
-    for &byte in text.as_ref().as_bytes() {
-        if byte == b'\'' { word.extend_from_slice(br"'\''") } else { word.push(byte) }
-    }
-    word.push(b'\'');
-    word
-}

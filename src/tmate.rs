@@ -6,9 +6,13 @@
 //! shell), an [`Interrupt`](crate::interrupt::Interrupt) and a [`Voice`](crate::report::Voice), and returns
 //! how the session ended. It never ends the process and never writes to stdout.
 //!
-//! Pure are [`options`] and [`server`]; [`session`] does the rest.
+//! Pure are all modules here but [`session`], which does the rest: processes, sockets and files.
 
 pub mod clock;
+pub mod conf;
+pub mod keys;
+pub mod log;
 pub mod options;
+pub mod pane;
 pub mod server;
 pub mod session;

@@ -1,7 +1,7 @@
 //! `bash-tmate`: bash, and a tmate session where it fails.
 //! It must never end otherwise than bash did, whatever happens with the session.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 
@@ -12,7 +12,7 @@ use crate::bash::account::{Failure, reason};
 use crate::bash::hook::{Situation, obstacle};
 use crate::bash::invocation::{self, Invocation};
 use crate::bash::settings::Settings;
-use crate::failure::{NotExecuted, hinted};
+use crate::failure::{NotExecutable, NotFound, hinted};
 use crate::interrupt::Interrupt;
 use crate::report::{Level, Voice};
 use crate::scene::Stage;
@@ -91,10 +91,9 @@ fn exec(invocation: &Invocation) -> Errno {
 }
 
 fn not_executed(errno: Errno) -> anyhow::Error {
-    let error = NotExecuted { program: "bash", errno };
     match errno {
-        Errno::ENOENT => hinted(error, "install bash, or put its directory into PATH"),
-        _ => error.into(),
+        Errno::ENOENT => hinted(NotFound("cannot find `bash` in PATH".into()), "install it, or add its folder to PATH"),
+        errno => NotExecutable(format!("cannot execute `bash`: {}", errno.desc())).into(),
     }
 }
 
@@ -162,15 +161,15 @@ impl After<'_> {
             scene: snapshot.as_ref().map_err(Clone::clone),
             trace: trace.as_ref().map(|(record, inner)| (record, inner.as_ref())),
         };
-        voice.notice(&failure.line());
+        voice.session(&failure.line());
         for warning in &self.settings.warnings {
             voice.warning(warning);
         }
         let options = Options::new(Words::default(), |name| std::env::var_os(name));
         let (options, interrupt) = match (options, interrupt) {
             (Ok(options), Ok(interrupt)) => (options, interrupt),
-            (Err(usage), _) => return voice.no_session(&usage.into()),
-            (_, Err(error)) => return voice.no_session(&error),
+            (Err(usage), _) => return voice.session_failed(&usage.into()),
+            (_, Err(error)) => return voice.session_failed(&error),
         };
         let locals = trace.as_ref().map_or(&[][..], |(record, _)| &record.locals);
         let given: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
@@ -184,8 +183,7 @@ impl After<'_> {
             ..Scene::default()
         };
         match run_session(&options, &scene, voice, &interrupt) {
-            End::NotStarted(error) => voice.no_session(&error),
-            End::Lost(error) => voice.session_lost(&error),
+            End::NotStarted(error) | End::Lost(error) => voice.session_failed(&error),
             End::Idle | End::User | End::ContinueFile | End::Cap | End::Signal(_) => {}
         }
     }
@@ -195,7 +193,6 @@ fn reap_until(child: Pid, signals: &Signals) {
     supervise(child, signals, Children::Left, true);
 }
 
-/// The program's name for its own messages.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +213,5 @@ mod tests {
         };
         assert_eq!(hooked.iter().filter(|variable| **variable == hook).count(), 1);
         assert_eq!(others(&hooked), others(&plain));
-        let _ = OsStr::new(NAME);
     }
 }

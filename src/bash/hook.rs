@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::invocation::{Runs, Set};
-use super::quoted;
+use crate::tmate::conf::shell_quoted;
 
 /// Where the files are, as bash can open them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub fn start(files: &Files, bash_env: Option<&OsStr>) -> Vec<u8> {
     // an argument is `$_` afterwards.
     let give_back = match bash_env {
         None => b"\\builtin unset -v BASH_ENV".to_vec(),
-        Some(value) => [b"BASH_ENV=", quoted(value).as_slice()].concat(),
+        Some(value) => [b"BASH_ENV=", shell_quoted(value).as_slice()].concat(),
     };
     let process = files.process;
     let mut script = format!("bash_tmate() {{ if [[ $PPID == {process} ]]; then {traps} fi; ").into_bytes();
@@ -128,12 +128,12 @@ fn run_users(value: &OsStr) -> Vec<u8> {
         b"\"$bash_tmate\"".to_vec()
     } else if bytes.starts_with(b"~") {
         let end = bytes.iter().position(|&byte| byte == b'/').unwrap_or(bytes.len());
-        [&bytes[..end], &quoted(OsStr::from_bytes(&bytes[end..]))].concat()
+        [&bytes[..end], &shell_quoted(OsStr::from_bytes(&bytes[end..]))].concat()
     } else if bytes.contains(&b'/') {
-        quoted(value)
+        shell_quoted(value)
     } else {
         // `.` would look for it in PATH.
-        [b"./".as_slice(), &quoted(value)].concat()
+        [b"./".as_slice(), &shell_quoted(value)].concat()
     };
     script.extend_from_slice(b"if [[ -r ");
     script.extend_from_slice(&name);
@@ -286,8 +286,8 @@ mod tests {
         assert!(!text(Some("")).contains("RETURN"));
         for (value, back, runs) in [
             ("/a b/it's", r"BASH_ENV='/a b/it'\''s';", r". '/a b/it'\''s'"),
-            ("env.sh", "BASH_ENV='env.sh';", ". ./'env.sh'"),
-            ("~/env.sh", "BASH_ENV='~/env.sh';", ". ~'/env.sh'"),
+            ("env.sh", "BASH_ENV=env.sh;", ". ./env.sh"),
+            ("~/env.sh", "BASH_ENV='~/env.sh';", ". ~/env.sh"),
             ("$HOME/env.sh", "BASH_ENV='$HOME/env.sh';", ". \"$bash_tmate\""),
         ] {
             let text = text(Some(value));

@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::hook::is_kept;
-use super::quoted;
 use super::snapshot::Snapshot;
+use crate::tmate::conf::shell_quoted;
 
 /// Options with which nobody could work in a shell, or see what is typed.
 const LEFT_OUT: [&str; 5] = ["errexit", "nounset", "noexec", "onecmd", "xtrace"];
@@ -34,7 +34,7 @@ pub fn scene(snapshot: &Snapshot, given: &[OsString], locals: &[u8]) -> Vec<u8> 
         text.extend_from_slice(line);
     }
     text.extend_from_slice(b"\\builtin cd -- ");
-    text.extend_from_slice(&quoted(&snapshot.directory));
+    text.extend_from_slice(&shell_quoted(&snapshot.directory));
     text.push(b'\n');
     for name in given.iter().filter(|name| is_removed(name, snapshot)) {
         text.extend_from_slice(b"\\builtin unset -v ");

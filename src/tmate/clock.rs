@@ -116,6 +116,17 @@ pub struct Left {
     pub cap: Option<Duration>,
 }
 
+/// A time that is left, for people: seconds below two minutes, then minutes, then hours and minutes.
+pub fn in_words(left: Duration) -> String {
+    // A second begun is one that is left.
+    let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
 /// The state of a session.
 #[derive(Clone, Debug)]
 pub struct Clock {

@@ -58,7 +58,8 @@ impl Fingerprints {
         }
     }
 
-    fn slot(&mut self, kind: &str) -> Option<&mut Option<String>> {
+    /// That of `kind`, to be changed.
+    pub fn slot(&mut self, kind: &str) -> Option<&mut Option<String>> {
         match kind {
             "rsa" => Some(&mut self.rsa),
             "ecdsa" => Some(&mut self.ecdsa),

@@ -65,6 +65,21 @@ fn presence_is_the_bit_or_a_count_whose_server_is_up() {
 }
 
 #[test]
+fn times_are_told_in_fitting_units() {
+    for (millis, expected) in [
+        (0, "0 s"),
+        (1, "1 s"),
+        (59_999, "60 s"),
+        (119_000, "119 s"),
+        (120_000, "2 min"),
+        (7_199_000, "119 min"),
+        (10_799_500, "3 h 0 min"),
+    ] {
+        assert_eq!(in_words(Duration::from_millis(millis)), expected);
+    }
+}
+
+#[test]
 fn it_starts_when_ready_and_ends_at_max_idle() {
     play(
         LIMITS,
