@@ -66,6 +66,8 @@ fn place(frame: &Frame, line: Option<u64>) -> String {
     let is_file = !source.is_empty() && source != b"environment" && source != b"main";
     match (is_file, line) {
         (true, Some(line)) => place.push_str(&format!(" at {}:{line}", shown(&frame.source))),
+        // The script itself, which the line begins with.
+        (true, None) if function == b"main" => {}
         (true, None) => place.push_str(&format!(" of {}", shown(&frame.source))),
         (false, Some(line)) => place.push_str(&format!(" at line {line}")),
         (false, None) => {}
@@ -107,7 +109,9 @@ impl Failure<'_> {
             return Some(command_and_place(&record.command, &record.stack, Some(record.line)));
         }
         let snapshot = self.scene.as_ref().ok()?;
-        (!snapshot.command.is_empty()).then(|| command_and_place(&snapshot.command, &snapshot.stack, None))
+        // For `-c` bash has forgotten the command, and says one that it ran before.
+        let is_known = !matches!(self.runs, Runs::CommandString(_)) && !snapshot.command.is_empty();
+        is_known.then(|| command_and_place(&snapshot.command, &snapshot.stack, None))
     }
 
     /// What a session begins with, a line each.
@@ -121,6 +125,9 @@ impl Failure<'_> {
             (None, Ok(snapshot)) => &snapshot.stack[..],
             (None, Err(_)) => &[],
         };
+        if let (None, Runs::CommandString(_), Some(frame)) = (self.trace, self.runs, stack.first()) {
+            lines.push(format!("  it failed{}", place(frame, None)));
+        }
         lines.extend(calls(stack).map(|call| format!("  called{call}")));
         if let Runs::CommandString(Some(command)) = self.runs {
             lines.push("command string:".to_owned());
@@ -219,7 +226,8 @@ mod tests {
         assert_eq!(
             failure.greeting(),
             [
-                "the command string failed with exit status 2: `make \"$target\"\\nx` in g of lib.sh",
+                "the command string failed with exit status 2",
+                "  it failed in g of lib.sh",
                 "  called in f at a.sh:4",
                 "  called at a.sh:9",
                 "command string:",
@@ -251,8 +259,10 @@ mod tests {
         let long = "x\n".repeat(30);
         let runs = Runs::CommandString(Some(long.clone().into()));
         let snapshot = Snapshot { command: "\u{fc}".repeat(500).into(), stack: Vec::new(), ..snapshot() };
-        let failure = Failure { runs: &runs, ending: Ending::Exited(1), scene: Ok(&snapshot), trace: None };
+        let file = Runs::File("x".into());
+        let failure = Failure { runs: &file, ending: Ending::Exited(1), scene: Ok(&snapshot), trace: None };
         assert!(failure.line().ends_with(&format!(": `{}…`", "\u{fc}".repeat(200))));
+        let failure = Failure { runs: &runs, ending: Ending::Exited(1), scene: Ok(&snapshot), trace: None };
         let greeting = failure.greeting();
         assert_eq!(greeting.iter().filter(|line| *line == "  x").count(), 20);
         assert_eq!(greeting[greeting.len() - 2], "  …");

@@ -199,8 +199,10 @@ done
     )
 }
 
-/// What bash knows of where it is: the command, and its stack as three lists of one length.
-const STACK: &str = r#"\builtin printf '%s\0' "$BASH_COMMAND" "${#FUNCNAME[@]}" "${FUNCNAME[@]}" "${BASH_SOURCE[@]}" "${BASH_LINENO[@]}""#;
+/// What bash knows of where it is: the command, and its stack as three lists. Outside functions `FUNCNAME` is
+/// empty; the other two are of one length.
+const STACK: &str = r#"\builtin printf '%s\0' "$BASH_COMMAND" "${#FUNCNAME[@]}" "${FUNCNAME[@]}"
+\builtin printf '%s\0' "${#BASH_SOURCE[@]}" "${BASH_SOURCE[@]}" "${BASH_LINENO[@]}""#;
 
 /// The script that the ERR trap runs, with the status and the line. What a subshell writes belongs to what
 /// the shell writes next: the mark `s` says so.

@@ -93,17 +93,25 @@ impl<'a> Fields<'a> {
     /// `$BASH_COMMAND`, and the stack without the frame of the script that wrote it.
     fn stack(&mut self) -> Option<(OsString, Vec<Frame>)> {
         let command = self.text()?;
+        let mut functions = self.list()?.into_iter();
+        let sources = self.list()?;
+        let lines: Vec<u64> = sources.iter().map(|_| self.number()).collect::<Option<_>>()?;
+        let last = sources.len().saturating_sub(1);
+        let frames = sources.into_iter().zip(lines).enumerate().map(|(i, (source, called_at))| {
+            let outside = if i == last { "main" } else { "source" };
+            Frame { function: functions.next().unwrap_or_else(|| outside.into()), source, called_at }
+        });
+        Some((command, frames.skip(1).collect()))
+    }
+
+    /// A count, and as many fields.
+    fn list(&mut self) -> Option<Vec<OsString>> {
         let count: usize = self.number()?;
-        // Each frame takes three bytes at least: a larger number is none of ours.
-        if count > self.rest.len() / 3 {
+        // Each takes a byte at least: a larger number is none of ours.
+        if count > self.rest.len() {
             return None;
         }
-        let functions: Vec<_> = (0..count).map(|_| self.text()).collect::<Option<_>>()?;
-        let sources: Vec<_> = (0..count).map(|_| self.text()).collect::<Option<_>>()?;
-        let lines: Vec<_> = (0..count).map(|_| self.number()).collect::<Option<_>>()?;
-        let frames = functions.into_iter().zip(sources).zip(lines);
-        let frames = frames.map(|((function, source), called_at)| Frame { function, source, called_at });
-        Some((command, frames.skip(1).collect()))
+        (0..count).map(|_| self.text()).collect()
     }
 
     /// The names up to an empty one.

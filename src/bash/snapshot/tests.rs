@@ -2,10 +2,10 @@ use super::*;
 use proptest::prelude::*;
 
 const FILE: &[u8] = b"braceexpand:errexit\0false \"a b\"\x003\0source\0f\0main\0\
-/proc/1/fd/4\0a.sh\0a.sh\x001\x007\x000\0=/tmp/a\nb\0shopt -u x\n\0set -o errexit\n\0A\0b\0\0\
+3\0/proc/1/fd/4\0a.sh\0a.sh\x001\x007\x000\0=/tmp/a\nb\0shopt -u x\n\0set -o errexit\n\0A\0b\0\0\
 declare -- A=\"1\"\n\0f () { :; }\n\0end\0";
 
-const RECORD: &[u8] = b"r\0s\x003\x0012\0false\x002\0source\0f\0x\0a.sh\x001\x007\0declare -- l=\"5\"\n\0end\0";
+const RECORD: &[u8] = b"r\0s\x003\x0012\0false\x002\0source\0f\x002\0x\0a.sh\x001\x007\0declare -- l=\"5\"\n\0end\0";
 
 fn frame(function: &str, source: &str, called_at: u64) -> Frame {
     Frame { function: function.into(), source: source.into(), called_at }
@@ -29,6 +29,10 @@ fn expected() -> Snapshot {
 fn a_snapshot_is_read_and_what_follows_is_not() {
     assert_eq!(parse(FILE), Ok(expected()));
     assert_eq!(parse(&[FILE, &[0; 1000]].concat()), Ok(expected()));
+    // Outside functions bash has no names of functions.
+    let outside = String::from_utf8_lossy(FILE).replace("\x003\0source\0f\0main", "\x000");
+    let stack = parse(outside.as_bytes()).unwrap().stack;
+    assert_eq!(stack, [frame("source", "a.sh", 7), frame("main", "a.sh", 0)]);
     let moved = String::from_utf8_lossy(FILE).replace("=/tmp/a\nb", "/tmp/real \n\n");
     assert_eq!(parse(moved.as_bytes()).unwrap().directory, "/tmp/real \n");
 }
@@ -37,11 +41,12 @@ fn a_snapshot_is_read_and_what_follows_is_not() {
 fn what_is_not_whole_is_none() {
     assert_eq!(parse(b""), Err(Missing::Unwritten));
     assert_eq!(parse(&[0; 100]), Err(Missing::Unwritten));
-    for end in 1..FILE.len() {
+    // Without its last NUL it is whole with those that follow in the file.
+    for end in 1..FILE.len() - 1 {
         assert_eq!(parse(&[&FILE[..end], &[0; 9]].concat()).err(), Some(Missing::Cut), "{end}");
         assert_eq!(parse(&FILE[..end]).err(), Some(Missing::Cut), "{end}");
     }
-    for end in 0..RECORD.len() {
+    for end in 0..RECORD.len() - 1 {
         assert_eq!(parse_record(&[&RECORD[..end], &[0; 9]].concat()), None, "{end}");
     }
     let many = String::from_utf8_lossy(FILE).replace("\x003\0source", "\x00300000000000\0source");
