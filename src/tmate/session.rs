@@ -41,6 +41,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const TOLD_LINES: usize = 8;
 /// What would harm any shell in the session: inherited `errexit`, a script that is run first, and a logout by time.
 const HARMFUL: [&str; 3] = ["SHELLOPTS", "BASH_ENV", "TMOUT"];
+/// Said once where it is so.
+const OPEN: &str = "there are no keys: whoever reads this log can enter the session; `--authorized-keys` limits that";
 
 /// What a user finds in the session.
 #[derive(Clone, Debug, Default)]
@@ -149,6 +151,8 @@ struct Session<'a> {
     /// What tmate goes by, once it was looked at and found right.
     effective: Option<Effective>,
     server_is_up: bool,
+    /// Nobody was told yet that anybody may enter.
+    is_open: bool,
 }
 
 /// What ends a session at once.
@@ -171,7 +175,7 @@ impl<'a> Session<'a> {
     ) -> anyhow::Result<Self> {
         let continue_file = ContinueFile::new(options.continue_file.as_deref(), folder)?;
         let keys = keys.map(|keys| folder.write("keys", keys)).transpose()?;
-        let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let here = this_directory();
         let directory = match &scene.directory {
             Some(directory) if directory.is_dir() => Some(directory.clone()),
             Some(directory) => {
@@ -220,7 +224,6 @@ impl<'a> Session<'a> {
             max_duration: options.max_duration,
             repeat: options.repeat,
         };
-        voice.session(&format!("starting a session; to end it: {}", pane::touch(&continue_file.path)));
         Ok(Self {
             tmate,
             options,
@@ -232,6 +235,7 @@ impl<'a> Session<'a> {
             keys,
             effective: None,
             server_is_up: true,
+            is_open: false,
         })
     }
 
@@ -311,15 +315,17 @@ impl<'a> Session<'a> {
     fn ask(&mut self, limit: Duration) -> anyhow::Result<Event> {
         if self.effective.is_none() {
             let Some(effective) = self.tmate.effective(limit) else { return Ok(Event::Tick) };
-            self.vet(&effective)?;
+            self.is_open = self.vet(&effective)?;
             self.effective = Some(effective);
+            self.voice.session(&format!("connecting; to end the session: {}", pane::touch(&self.continue_file.path)));
         }
         let (presence, links) = self.tmate.state(self.server_is_up, limit);
         Ok(Event::Answer(presence, links))
     }
 
     /// Refuses a server that is none or that anybody could be, and keys that tmate did not take.
-    fn vet(&mut self, effective: &Effective) -> anyhow::Result<()> {
+    /// Returns whether anybody may enter.
+    fn vet(&self, effective: &Effective) -> anyhow::Result<bool> {
         if let Err(refusal) = server::check(&self.options.server, effective) {
             let hint = refusal.hint();
             return Err(hinted(anyhow!("{refusal}"), hint));
@@ -329,17 +335,12 @@ impl<'a> Session<'a> {
             Some(ours) if effective.authorized_keys != ours => {
                 Err(anyhow!("tmate did not take the keys: it goes by `{}` instead", shown(&effective.authorized_keys)))
             }
-            Some(_) => Ok(()),
+            Some(_) => Ok(false),
             None if !effective.authorized_keys.is_empty() => {
-                access::check_file(&effective.authorized_keys, self.interrupt)
+                access::check_file(&effective.authorized_keys, self.interrupt)?;
+                Ok(false)
             }
-            None if effective.set.contains("authorized_keys=") => Ok(()),
-            None => {
-                self.voice.warning(
-                    "there are no keys: whoever reads this log can enter the session; `--authorized-keys` limits that",
-                );
-                Ok(())
-            }
+            None => Ok(!effective.set.contains("authorized_keys=")),
         }
     }
 
@@ -347,6 +348,9 @@ impl<'a> Session<'a> {
         match action {
             Action::SayLinks(links, left) => {
                 self.confirm_keys().map_err(Stop::Refused)?;
+                if std::mem::take(&mut self.is_open) {
+                    self.voice.warning(OPEN);
+                }
                 self.voice.links(&links, left);
             }
             Action::AnnounceCap(left) => {
@@ -359,7 +363,7 @@ impl<'a> Session<'a> {
     }
 
     /// tmate says when it reads a file of keys. Without that line no link is said.
-    fn confirm_keys(&self) -> anyhow::Result<()> {
+    fn confirm_keys(&mut self) -> anyhow::Result<()> {
         let Some(effective) = &self.effective else { return Ok(()) };
         let path = &effective.authorized_keys;
         if path.is_empty() || self.tmate.output.took_keys(path) {
@@ -434,10 +438,20 @@ fn shell_environment(scene: &Scene, directory: Option<&Path>) -> Vec<(OsString, 
     // tmate sets these for its windows, or we for tmate; the shell gets what the caller had.
     let mut changes: Vec<_> = ["HOME", "SHELL"].into_iter().map(|name| (name.into(), std::env::var_os(name))).collect();
     // A shell takes it only where it leads to its directory: that keeps the way through links.
-    let here = directory.map(|path| path.as_os_str().to_owned()).or_else(|| std::env::var_os("PWD"));
-    changes.extend(here.map(|here| ("PWD".into(), Some(here))));
+    let here = directory.map_or_else(this_directory, Path::to_owned);
+    changes.push(("PWD".into(), Some(here.into())));
     changes.extend(scene.environment.iter().cloned());
     changes
+}
+
+/// Where this process is: by the way that `PWD` says, where that is right.
+fn this_directory() -> PathBuf {
+    let id = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
+    let here = id(Path::new("."));
+    match std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        Some(path) if here.is_some() && id(&path) == here => path,
+        _ => std::env::current_dir().unwrap_or_else(|_| "/".into()),
+    }
 }
 
 /// The user's `~/.tmate.conf`, which tmate itself does not read beside another conf.

@@ -14,4 +14,5 @@ mod multicall;
 mod profiles;
 mod properties;
 mod reports;
+mod start_tmate;
 mod support;

@@ -43,6 +43,7 @@ pub(super) struct Output {
     file: File,
     read: u64,
     unfinished: Vec<u8>,
+    pending: Vec<String>,
     /// The last lines, for people.
     pub(super) lines: Vec<String>,
     /// The files of keys that tmate said it uses.
@@ -53,7 +54,14 @@ impl Output {
     /// Nothing so far.
     pub(super) fn new() -> anyhow::Result<Self> {
         let fd = memfd_create(c"tmate-output", MFdFlags::MFD_CLOEXEC).context("cannot make a file in memory")?;
-        Ok(Self { file: fd.into(), read: 0, unfinished: Vec::new(), lines: Vec::new(), key_files: Vec::new() })
+        Ok(Self {
+            file: fd.into(),
+            read: 0,
+            unfinished: Vec::new(),
+            pending: Vec::new(),
+            lines: Vec::new(),
+            key_files: Vec::new(),
+        })
     }
 
     /// For a process to write to.
@@ -63,6 +71,11 @@ impl Output {
 
     /// The whole lines that have come since the last call.
     pub(super) fn new_lines(&mut self) -> Vec<String> {
+        self.read();
+        std::mem::take(&mut self.pending)
+    }
+
+    fn read(&mut self) {
         let mut new = Vec::new();
         let mut buffer = [0; 4096];
         // Not by its position, which is that of tmate too.
@@ -78,11 +91,12 @@ impl Output {
         self.lines.extend(new.iter().cloned());
         let surplus = self.lines.len().saturating_sub(KEPT_LINES);
         self.lines.drain(..surplus);
-        new
+        self.pending.extend(new);
     }
 
     /// Whether tmate has said that it goes by the keys in `path`.
-    pub(super) fn took_keys(&self, path: &str) -> bool {
+    pub(super) fn took_keys(&mut self, path: &str) -> bool {
+        self.read();
         self.key_files.iter().any(|file| file == path)
     }
 }

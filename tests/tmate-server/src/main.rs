@@ -17,7 +17,7 @@
 //! | `connected`, `gone` | a session has come, is gone |
 //! | `ready TOKEN` | it has its link |
 //! | `set NAME VALUE` | an option of its conf, in the order of the conf |
-//! | `screen TEXT` | what its windows show, with `\n` and `\e` escaped |
+//! | `screen TEXT` | what its windows show, with control characters escaped |
 //! | `done COMMAND` | what stdin said is done |
 
 mod wire;
@@ -67,6 +67,11 @@ fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
     // Whoever started it has gone, and it ends with its stdin.
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// In one line: control characters are escaped.
+fn escaped(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 fn text(text: &str) -> Value {
@@ -168,11 +173,11 @@ impl Client {
                 say(&format!("ready token{}", self.token));
             }
             [Value::Number(kind::OUT_PTY_DATA), _, output] => {
-                say(&format!("screen {}", output.text().escape_debug()));
+                say(&format!("screen {}", escaped(&output.text())));
             }
             [Value::Number(kind::OUT_EXEC_CMD), name, words @ ..] if name.text().starts_with("set") => {
                 let words: Vec<_> = words.iter().map(Value::text).filter(|word| !word.starts_with('-')).collect();
-                say(&format!("set {}", words.join(" ").escape_debug()));
+                say(&format!("set {}", escaped(&words.join(" "))));
             }
             _ => {}
         }
