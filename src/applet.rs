@@ -88,7 +88,12 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> (String, anyhow::Result<u8>) {
         }
     }
     if name != OWN_NAME {
-        return (OWN_NAME.to_owned(), Err(unknown(name)));
+        // `exec -a NAME bash-tmate`, as people call a bash that is to have another `$0`: the file has the name.
+        let file = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
+        return match find(called_name(file)) {
+            Some(applet) => (applet.name.to_owned(), (applet.run)(arguments)),
+            None => (OWN_NAME.to_owned(), Err(unknown(name))),
+        };
     }
     // `nixkit help APPLET` is what people type who come from other tools.
     if arguments.get(1).is_some_and(|word| word == "help") && arguments.len() == 3 {

@@ -30,8 +30,9 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes them; `bash_env` is the user's own. Fails with why there can be no scene.
-    pub fn set(bash_env: Option<&OsStr>, trace: bool) -> Result<Self, &'static str> {
+    /// Makes them; `bash_env` is the user's own, `last_argument` what `$_` is at first. Fails with why there can
+    /// be no scene.
+    pub fn set(bash_env: Option<&OsStr>, last_argument: &OsStr, trace: bool) -> Result<Self, &'static str> {
         let no_memory = |_| "this kernel has no files in memory for it";
         // The number by which this `/proc` knows us: another than getpid's, where it is another namespace's.
         let process = std::fs::read_link("/proc/self").map_err(|_| "there is no /proc")?;
@@ -59,7 +60,7 @@ impl Stage {
             traced = Some((shell, subshell));
         }
         scripts.push(fill(dump, hook::dump(&files).as_bytes()).map_err(no_memory)?);
-        let start = fill(empty().map_err(no_memory)?, &hook::start(&files, bash_env)).map_err(no_memory)?;
+        let start = fill(empty().map_err(no_memory)?, &hook::start(&files, bash_env, last_argument)).map_err(no_memory)?;
         let stage = Self { process, start, snapshot, trace: traced, _scripts: scripts };
         // Where `/proc` shows another namespace's processes the number is somebody else's.
         let seen = std::fs::metadata(stage.bash_env()).map(|file| (file.dev(), file.ino()));
@@ -157,9 +158,9 @@ mod tests {
 
     #[test]
     fn files_in_memory_are_found_by_their_path_and_hold_what_was_written() {
-        let stage = Stage::set(None, true).unwrap();
+        let stage = Stage::set(None, OsStr::new(""), true).unwrap();
         let text = std::fs::read_to_string(stage.bash_env()).unwrap();
-        assert!(text.starts_with("bash_tmate() {") && text.contains(" ERR;"), "{text}");
+        assert!(text.starts_with("{ if [[ $PPID == ") && text.contains(" ERR;"), "{text}");
         assert_eq!(stage.snapshot().err(), Some(Missing::Unwritten));
         assert_eq!(stage.record(1), None);
     }

@@ -7,7 +7,7 @@
 //! the order in which `env` lists. Nothing safe can find out the first two (`/proc` shows them too late).
 #![expect(unsafe_code, reason = "see above: each use says why it is sound")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
@@ -67,8 +67,8 @@ pub fn was_ignored(signal: Signal) -> bool {
 /// A program, looked for in `PATH`, with what it is given.
 #[derive(Debug)]
 pub struct Program<'a> {
-    /// Its name, and the arguments with `argv[0]`.
-    pub name: &'a CString,
+    /// Its name.
+    pub name: &'a CStr,
     /// The arguments with `argv[0]`.
     pub arguments: &'a [CString],
     /// Its environment, in this order.

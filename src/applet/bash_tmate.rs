@@ -1,7 +1,7 @@
 //! `bash-tmate`: bash, and a tmate session where it fails.
 //! It must never end otherwise than bash did, whatever happens with the session.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 
@@ -26,7 +26,8 @@ const BASH_ENV: &str = "BASH_ENV";
 
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let settings = Settings::new(|name| std::env::var_os(name));
-    let invocation = invocation::parse(argv.get(1..).unwrap_or_default(), is_login_shell());
+    let (name, login) = names_for_bash(&std::env::args_os().next().unwrap_or_default());
+    let invocation = invocation::parse(name, argv.get(1..).unwrap_or_default(), login);
     let first = is_first_process();
     let may_fail = invocation.runs_a_job() && !settings.disable && !isatty(std::io::stdin()).unwrap_or(false);
     if !may_fail && !first {
@@ -54,19 +55,22 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-/// Whether `argv[0]` began with `-`, as login(1) has it.
-fn is_login_shell() -> bool {
-    let argv0 = std::env::args_os().next().unwrap_or_default();
-    let begins = |bytes: &[u8]| bytes.first() == Some(&b'-');
-    begins(argv0.as_bytes()) || argv0.as_bytes().rsplit(|&byte| byte == b'/').next().is_some_and(begins)
+/// What `argv[0]` asks for: the one for bash, and whether its shell is a login shell. By another name than its
+/// own, as with `exec -a`, that name is bash's.
+fn names_for_bash(argv0: &OsStr) -> (OsString, bool) {
+    let base = argv0.as_bytes().rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    match super::called_name(argv0).as_bytes() {
+        b"bash-tmate" | b"nixkit" | b"" => ("bash".into(), base.starts_with(b"-")),
+        // A `-` before it tells bash by itself.
+        _ => (argv0.to_owned(), false),
+    }
 }
 
 /// Calls `act` with bash as a program, in this process's environment but for `BASH_ENV`.
 fn with_program<T>(invocation: &Invocation, bash_env: Option<&str>, act: impl FnOnce(&Program<'_>) -> T) -> T {
     // Neither words nor variables hold a NUL: they came by execve(2).
     let c_string = |bytes: Vec<u8>| CString::new(bytes).unwrap_or_default();
-    let name = c"bash".to_owned();
-    let mut arguments = vec![name.clone()];
+    let mut arguments = vec![c_string(invocation.name.as_bytes().to_vec())];
     arguments.extend(invocation.arguments.iter().map(|word| c_string(word.as_bytes().to_vec())));
     let mut hook = bash_env.map(|path| c_string(format!("{BASH_ENV}={path}").into_bytes()));
     let hooked = hook.is_some();
@@ -82,7 +86,7 @@ fn with_program<T>(invocation: &Invocation, bash_env: Option<&str>, act: impl Fn
         environment.push(c_string(variable));
     }
     environment.extend(hook);
-    act(&Program { name: &name, arguments: &arguments, environment: &environment })
+    act(&Program { name: c"bash", arguments: &arguments, environment: &environment })
 }
 
 /// Becomes bash.
@@ -113,7 +117,11 @@ fn set_stage(invocation: &Invocation, trace: bool) -> Result<Stage, &'static str
     };
     match obstacle(&situation) {
         Some(why) => Err(why),
-        None => Stage::set(bash_env.as_deref(), trace),
+        // `initialize_shell_variables` in bash's variables.c.
+        None => {
+            let last_argument = variable("_").unwrap_or_else(|| invocation.name.clone());
+            Stage::set(bash_env.as_deref(), &last_argument, trace)
+        }
     }
 }
 
@@ -198,8 +206,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bash_is_called_bash_unless_the_name_is_the_callers() {
+        for (argv0, name, login) in [
+            ("bash-tmate", "bash", false),
+            ("/bin/bash-tmate", "bash", false),
+            ("-bash-tmate", "bash", true),
+            ("/bin/-bash-tmate", "bash", true),
+            ("/bin/.bash-tmate-wrapped", "bash", false),
+            ("nixkit", "bash", false),
+            ("", "bash", false),
+            ("special", "special", false),
+            ("-special", "-special", false),
+        ] {
+            assert_eq!(names_for_bash(OsStr::new(argv0)), (name.into(), login), "{argv0}");
+        }
+    }
+
+    #[test]
     fn bash_env_takes_the_place_of_the_users() {
-        let invocation = invocation::parse(&["x".into()], false);
+        let invocation = invocation::parse("bash".into(), &["x".into()], false);
         let variables = |bash_env| {
             with_program(&invocation, bash_env, |program| {
                 assert_eq!(program.arguments, [c"bash", c"-eo", c"pipefail", c"x"].map(CString::from));

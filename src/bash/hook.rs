@@ -7,6 +7,8 @@
 //!   redirection fails the group is not run. `!` keeps errexit and ERR from noticing that.
 //! - `2</dev/null`, open for reading, swallows messages and traces, and a restricted shell allows it too.
 //!   `{BASH_XTRACEFD}>` takes the trace from a descriptor of the user's.
+//! - `0</dev/null` comes first: a script on standard input that has closed it would have `2<` open and close
+//!   what bash takes for its script, and bash 5.2 dies of that.
 //! - A name after `\builtin` is neither an alias nor one of the user's functions, and a special builtin that
 //!   fails behind it does not end a posix shell.
 
@@ -86,29 +88,32 @@ pub fn obstacle(situation: &Situation<'_>) -> Option<&'static str> {
 }
 
 /// What `BASH_ENV` names: sets the traps, and gives the user's `BASH_ENV` back and runs it.
-pub fn start(files: &Files, bash_env: Option<&OsStr>) -> Vec<u8> {
+///
+/// `last_argument` is what `$_` is at the start of a script. There is no function: with the first one that is
+/// called bash fills `BASH_ARGV`.
+pub fn start(files: &Files, bash_env: Option<&OsStr>, last_argument: &OsStr) -> Vec<u8> {
     let dump = files.path(files.dump);
     let mut traps = format!(
-        "\\builtin trap -- '! {{ \\builtin . {dump}; }} 2</dev/null 0</${{?##[1-9]*}}dev/null >/dev/null \
+        "\\builtin trap -- '! {{ \\builtin . {dump}; }} 0</dev/null 2</dev/null 3</${{?##[1-9]*}}dev/null >/dev/null \
          {{BASH_XTRACEFD}}>/dev/null' EXIT;"
     );
     if let Some(trace) = files.trace {
         let script = files.path(trace.script);
         traps.push_str(&format!(
-            " \\builtin trap -- '{{ \\builtin . {script} \"$?\" \"$LINENO\" || \\builtin :; }} 2</dev/null' ERR; \
+            " \\builtin trap -- '{{ \\builtin . {script} \"$?\" \"$LINENO\" || \\builtin :; }} 0</dev/null 2</dev/null' ERR; \
              \\builtin set -E;"
         ));
     }
-    // Only of our own shell: one that did not read it may have left the variable to its children. `$_` as
-    // an argument is `$_` afterwards.
     let give_back = match bash_env {
         None => b"\\builtin unset -v BASH_ENV".to_vec(),
         Some(value) => [b"BASH_ENV=", shell_quoted(value).as_slice()].concat(),
     };
-    let process = files.process;
-    let mut script = format!("bash_tmate() {{ if [[ $PPID == {process} ]]; then {traps} fi; ").into_bytes();
+    // Traps only for our own shell: one that did not read it may have left the variable to its children.
+    let mut script = format!("{{ if [[ $PPID == {} ]]; then {traps} fi; ", files.process).into_bytes();
     script.extend_from_slice(&give_back);
-    script.extend_from_slice(b"; \\builtin unset -f bash_tmate; }\n{ bash_tmate \"$_\"; } 2</dev/null\n");
+    script.extend_from_slice(b"; \\builtin : ");
+    script.extend_from_slice(&shell_quoted(last_argument));
+    script.extend_from_slice(b"; } 2</dev/null\n");
     if let Some(value) = bash_env.filter(|value| !value.is_empty()) {
         script.extend_from_slice(&run_users(value));
     }
@@ -281,8 +286,8 @@ mod tests {
 
     #[test]
     fn the_users_bash_env_comes_back_quoted_and_is_run() {
-        let text = |value: Option<&str>| String::from_utf8(start(&files(), value.map(OsStr::new))).unwrap();
-        assert!(text(None).contains("\\builtin unset -v BASH_ENV"));
+        let text = |value: Option<&str>| String::from_utf8(start(&files(), value.map(OsStr::new), OsStr::new("a b"))).unwrap();
+        assert!(text(None).ends_with("\\builtin unset -v BASH_ENV; \\builtin : 'a b'; } 2</dev/null\n"));
         assert!(!text(None).contains("RETURN"));
         assert!(text(Some("")).contains("BASH_ENV='';"));
         assert!(!text(Some("")).contains("RETURN"));

@@ -66,6 +66,8 @@ pub struct Set {
 /// A command line of bash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
+    /// `argv[0]`.
+    pub name: OsString,
     /// What follows `argv[0]`.
     pub arguments: Vec<OsString>,
     /// What it asks for.
@@ -81,10 +83,10 @@ impl Invocation {
     }
 }
 
-/// What `words`, without `argv[0]`, ask bash for; with `login` as a login shell.
+/// What `words` ask bash for, which is called by `name`; with `login` as a login shell.
 ///
 /// `-eo pipefail` goes after the leading long options, which bash wants first, and before the rest.
-pub fn parse(words: &[OsString], login: bool) -> Invocation {
+pub fn parse(name: OsString, words: &[OsString], login: bool) -> Invocation {
     let mut set = Set { login, ..Set::default() };
     let long = leading_long_options(words, &mut set);
     let mut arguments: Vec<OsString> = Vec::with_capacity(words.len() + 3);
@@ -95,7 +97,7 @@ pub fn parse(words: &[OsString], login: bool) -> Invocation {
     }
     arguments.extend_from_slice(&words[long.end..]);
     let runs = short_options(&words[long.end..], &mut set);
-    Invocation { arguments, runs, set }
+    Invocation { name, arguments, runs, set }
 }
 
 struct Long {

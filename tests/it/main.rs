@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod bash_tmate;
 mod content;
 mod documents;
 mod interrupts;

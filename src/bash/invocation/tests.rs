@@ -6,7 +6,7 @@ fn words(text: &str) -> Vec<OsString> {
 }
 
 fn parsed(text: &str) -> Invocation {
-    parse(&words(text), false)
+    parse("bash".into(), &words(text), false)
 }
 
 fn file(name: &str) -> Runs {
@@ -61,12 +61,12 @@ fn strictness_goes_where_bash_takes_it() {
         assert_eq!(invocation.arguments, words(expected), "{given}");
         assert_eq!(invocation.runs, runs, "{given}");
     }
-    let login = parse(&words("--norc -c x"), true);
+    let login = parse("bash".into(), &words("--norc -c x"), true);
     assert_eq!(login.arguments, words("--login --norc -eo pipefail -c x"));
     assert!(login.set.login);
     // An empty word is a script's name.
-    assert_eq!(parse(&["".into(), "x".into()], false).runs, file(""));
-    assert_eq!(parse(&["-c".into(), "".into()], false).runs, string(""));
+    assert_eq!(parse("bash".into(), &["".into(), "x".into()], false).runs, file(""));
+    assert_eq!(parse("bash".into(), &["-c".into(), "".into()], false).runs, string(""));
 }
 
 #[test]
@@ -134,7 +134,7 @@ proptest! {
     #[test]
     fn only_two_words_come_in(given in proptest::collection::vec("(--?|\\+)?(login|rcfile|init-file|posix|[a-zA-Z]{0,4})", 0..8)) {
         let given: Vec<OsString> = given.into_iter().map(OsString::from).collect();
-        let arguments = parse(&given, false).arguments;
+        let arguments = parse("bash".into(), &given, false).arguments;
         if arguments != given {
             let at = (0..arguments.len()).find(|&i| arguments[i..].starts_with(&["-eo".into(), "pipefail".into()])
                 && [&arguments[..i], &arguments[i + 2..]].concat() == given);

@@ -88,8 +88,9 @@ pub(crate) fn until(is_so: impl Fn() -> bool) {
     }
 }
 
-/// How `start-tmate` is to be called.
+/// How `start-tmate`, or `bash-tmate`, is to be called.
 pub(crate) struct SessionBuilder {
+    program: &'static str,
     under: Vec<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, Option<OsString>)>,
@@ -104,6 +105,7 @@ impl SessionBuilder {
         let place = folder();
         super::set_mode(place.path(), 0o777);
         let mut new = Self {
+            program: "start-tmate",
             under: Vec::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -120,6 +122,12 @@ impl SessionBuilder {
         let tmpdir = new.place.path().to_owned();
         // No conf of whoever runs the tests.
         new.env("PATH", path).env("TMPDIR", &tmpdir).env("HOME", "/nowhere")
+    }
+
+    /// `bash-tmate` in place of `start-tmate`.
+    pub(crate) fn bash(mut self) -> Self {
+        self.program = "bash-tmate";
+        self
     }
 
     pub(crate) fn args<const N: usize>(mut self, arguments: [&str; N]) -> Self {
@@ -159,7 +167,7 @@ impl SessionBuilder {
     pub(crate) fn start(self) -> Session {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        let program = installed().join("start-tmate");
+        let program = installed().join(self.program);
         let mut words = self.under.iter().cloned().chain([program.into()]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).args(&self.arguments);
@@ -177,12 +185,13 @@ impl SessionBuilder {
         }
         let stdout = Lines::of(child.stdout.take().unwrap());
         let stderr = Lines::of(child.stderr.take().unwrap());
-        Session { child, stdout, stderr, mark, place: self.place }
+        Session { program: self.program, child, stdout, stderr, mark, place: self.place }
     }
 }
 
-/// A `start-tmate` that runs.
+/// A `start-tmate`, or `bash-tmate`, that runs.
 pub(crate) struct Session {
+    program: &'static str,
     child: Child,
     stdout: Lines,
     stderr: Lines,
@@ -218,9 +227,9 @@ impl Session {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// The next line on stderr that begins with `start-tmate: ` and `text`, without them.
+    /// The next line on stderr that begins with the program's name and `text`, without them.
     pub(crate) fn line(&mut self, text: &str) -> String {
-        let start = format!("start-tmate: {text}");
+        let start = format!("{}: {text}", self.program);
         let line = self.stderr.wait(|line| line.starts_with(&start));
         line[start.len()..].to_owned()
     }
