@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::get_dumpable;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::bash::hook::{self, Files, TraceFiles};
 use crate::bash::replay;
@@ -17,6 +18,9 @@ use crate::bash::snapshot::{self, LARGEST, Missing, Record, Snapshot};
 
 /// A piece of this size without a byte is the end of what was written.
 const PIECE: usize = 64 << 10;
+
+/// A limit of files' sizes that leaves room for a snapshot, and for what is made of it.
+const SMALLEST_LIMIT: u64 = 2 * LARGEST as u64;
 
 /// The hook's files.
 #[derive(Debug)]
@@ -39,6 +43,10 @@ impl Stage {
         let process = process.to_str().and_then(|text| text.parse().ok()).ok_or("there is no /proc")?;
         if !std::path::Path::new("/dev/null").exists() {
             return Err("there is no /dev/null");
+        }
+        // Beyond the limit the kernel answers with a signal that kills.
+        if getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(soft, _)| soft < SMALLEST_LIMIT) {
+            return Err("files may not be large enough (ulimit -f)");
         }
         if get_dumpable() != Ok(true) {
             return Err("nobody may read this program's files in /proc");

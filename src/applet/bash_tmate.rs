@@ -108,6 +108,7 @@ fn set_stage(invocation: &Invocation, trace: bool) -> Result<Stage, &'static str
         runs: &invocation.runs,
         set: invocation.set.with_environment(variable),
         bash_env: bash_env.as_deref(),
+        bash_env_is_unreadable: bash_env.as_deref().is_some_and(is_unreadable),
         xtrace_descriptor: variable("BASH_XTRACEFD").is_some(),
         outermost: variable("SHLVL")
             .and_then(|level| level.to_str()?.trim().parse::<i64>().ok())
@@ -123,6 +124,11 @@ fn set_stage(invocation: &Invocation, trace: bool) -> Result<Stage, &'static str
             Stage::set(bash_env.as_deref(), &last_argument, trace)
         }
     }
+}
+
+fn is_unreadable(file: &OsStr) -> bool {
+    let Ok(metadata) = std::fs::metadata(file) else { return false };
+    metadata.is_dir() || std::fs::File::open(file).is_err()
 }
 
 fn stdin_is_a_socket() -> bool {

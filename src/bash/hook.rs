@@ -58,6 +58,8 @@ pub struct Situation<'a> {
     pub set: Set,
     /// The user's own `BASH_ENV`.
     pub bash_env: Option<&'a OsStr>,
+    /// What it names is there, but cannot be read: bash complains of that in its own words.
+    pub bash_env_is_unreadable: bool,
     /// `BASH_XTRACEFD` is set.
     pub xtrace_descriptor: bool,
     /// `SHLVL` says that this is the outermost shell.
@@ -82,6 +84,7 @@ pub fn obstacle(situation: &Situation<'_>) -> Option<&'static str> {
         (set.xtrace && situation.bash_env.is_some(), "bash traces what BASH_ENV names (-x)"),
         (set.xtrace && situation.xtrace_descriptor, "bash traces to BASH_XTRACEFD"),
         (remote && situation.from_network, "bash takes itself for a remote shell"),
+        (situation.bash_env_is_unreadable, "the file that BASH_ENV names cannot be read"),
         (situation.bash_env.is_some_and(|value| value.as_bytes().contains(&b'"')), "BASH_ENV holds a quotation mark"),
     ];
     cases.into_iter().find_map(|(is_so, why)| is_so.then_some(why))
@@ -89,8 +92,7 @@ pub fn obstacle(situation: &Situation<'_>) -> Option<&'static str> {
 
 /// What `BASH_ENV` names: sets the traps, and gives the user's `BASH_ENV` back and runs it.
 ///
-/// `last_argument` is what `$_` is at the start of a script. There is no function: with the first one that is
-/// called bash fills `BASH_ARGV`.
+/// `last_argument` is what `$_` is at the start of a script.
 pub fn start(files: &Files, bash_env: Option<&OsStr>, last_argument: &OsStr) -> Vec<u8> {
     let dump = files.path(files.dump);
     let mut traps = format!(
@@ -244,6 +246,7 @@ mod tests {
             runs,
             set: Set::default(),
             bash_env: None,
+            bash_env_is_unreadable: false,
             xtrace_descriptor: false,
             outermost: false,
             from_network: false,
@@ -270,6 +273,7 @@ mod tests {
             (Situation { bash_env: user, ..set(Set { xtrace: true, ..Set::default() }) }, Some("BASH_ENV")),
             (Situation { xtrace_descriptor: true, ..plain }, None),
             (Situation { xtrace_descriptor: true, ..set(Set { xtrace: true, ..Set::default() }) }, Some("XTRACEFD")),
+            (Situation { bash_env_is_unreadable: true, ..plain }, Some("cannot be read")),
             (Situation { bash_env: Some(OsStr::new("a\"b")), ..plain }, Some("quotation")),
             (remote, Some("remote")),
             (Situation { from_network: false, ..remote }, None),
