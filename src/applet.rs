@@ -1,14 +1,17 @@
 //! Which applet a name means, and the table of applets.
 //! Nothing else may import an applet, and only applets that work are in the table.
 
+mod bash_tmate;
 mod export_profile;
 mod multicall;
+mod start_tmate;
 mod sync_dockerfile;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::failure::{UnknownApplet, hinted, shown};
+use crate::tmate::session::guard;
 
 /// One of the names under which this program can be called.
 #[derive(Debug)]
@@ -20,6 +23,9 @@ pub struct Applet {
     /// Runs it with its arguments; the first one is the name that help and errors show.
     run: fn(Vec<OsString>) -> anyhow::Result<u8>,
 }
+
+/// A program that a session runs under a hidden name, with the arguments after that.
+type Hidden = fn(&[OsString]) -> anyhow::Result<u8>;
 
 /// Every applet, in the order in which help lists them.
 pub const APPLETS: &[Applet] = &[
@@ -33,7 +39,20 @@ pub const APPLETS: &[Applet] = &[
         about: "Let the base image in a Dockerfile follow the pinned nixpkgs",
         run: sync_dockerfile::run,
     },
+    Applet {
+        name: "start-tmate",
+        about: "Open a tmate session, and end it once nobody is connected",
+        run: start_tmate::run,
+    },
+    Applet {
+        name: "bash-tmate",
+        about: "Run bash, and open such a session where it fails",
+        run: bash_tmate::run,
+    },
 ];
+
+/// What this program calls itself for within a session; not for people, so in no list.
+const HIDDEN: &[(&str, Hidden)] = &[(guard::WITH_PARENT, guard::run_with_parent), (guard::PANE, guard::run_pane)];
 
 /// The program's own name.
 pub const OWN_NAME: &str = "nixkit";
@@ -67,8 +86,20 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> (String, anyhow::Result<u8>) {
         arguments[0] = applet.name.into();
         return (applet.name.to_owned(), (applet.run)(arguments));
     }
+    // `exe` is this program's name below `/proc`, by which a session's window runs it.
+    if name == OWN_NAME || name == "exe" {
+        let hidden = HIDDEN.iter().find(|(word, _)| arguments.get(1).is_some_and(|first| first == word));
+        if let Some((word, run)) = hidden {
+            return ((*word).to_owned(), run(&arguments[2..]));
+        }
+    }
     if name != OWN_NAME {
-        return (OWN_NAME.to_owned(), Err(unknown(name)));
+        // `exec -a NAME bash-tmate`, as people call a bash that is to have another `$0`: the file has the name.
+        let file = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
+        return match find(called_name(file)) {
+            Some(applet) => (applet.name.to_owned(), (applet.run)(arguments)),
+            None => (OWN_NAME.to_owned(), Err(unknown(name))),
+        };
     }
     // `nixkit help APPLET` is what people type who come from other tools.
     if arguments.get(1).is_some_and(|word| word == "help") && arguments.len() == 3 {

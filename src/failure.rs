@@ -50,6 +50,36 @@ impl fmt::Display for UnknownApplet {
 
 impl std::error::Error for UnknownApplet {}
 
+/// A program that the run needs is not there, or is too old. Exit status 127, as a shell's "not found".
+#[derive(Debug)]
+pub struct NotFound(
+    /// Which, and where it was looked for.
+    pub String,
+);
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotFound {}
+
+/// A program that is there but cannot be executed. Exit status 126, as a shell's.
+#[derive(Debug)]
+pub struct NotExecutable(
+    /// Which.
+    pub String,
+);
+
+impl fmt::Display for NotExecutable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotExecutable {}
+
 /// An error together with what the user can do about it, printed as `hint: …` below the error.
 #[derive(Debug)]
 pub struct Hinted {

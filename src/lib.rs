@@ -56,7 +56,7 @@
 //! - **System calls** go through the crate `nix`; `rustix` serves for those of which `nix` has no safe form,
 //!   or none for musl: FICLONE, getdents64 on a descriptor that is used for more, renameat2, statx. (It
 //!   leaves the C library's `errno` alone: after one of its calls only its own result counts.)
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod failure;
 
@@ -71,5 +71,12 @@ pub mod root;
 
 pub mod progress;
 pub mod sink;
+
+pub mod bash;
+pub mod sys;
+
+pub mod scene;
+pub mod supervise;
+pub mod tmate;
 
 pub mod report;

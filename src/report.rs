@@ -2,6 +2,7 @@
 //! It must never decide anything but how a thing is said.
 
 pub mod sync;
+mod tmate;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::failure::{Hinted, Interrupted, UnknownApplet, Usage, shown};
+use crate::failure::{Hinted, Interrupted, NotExecutable, NotFound, UnknownApplet, Usage, shown};
 use crate::progress::Progress;
 use crate::sink::link::Method;
 use crate::sink::receipt::{Count, Receipt};
@@ -19,8 +20,10 @@ use crate::store::{Registration, StoreDirectory};
 const FAILED: u8 = 1;
 /// Exit status of a command line that makes no sense.
 const USAGE: u8 = 2;
-/// Exit status of a name that is no applet's.
+/// Exit status of a name that is no applet's, and of a program that is missing.
 const NOT_FOUND: u8 = 127;
+/// Exit status of a program that is there but cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
 /// Pause between two drawings of the progress bar.
 const REDRAW: Duration = Duration::from_millis(100);
 
@@ -237,13 +240,14 @@ pub fn outcome(name: &str, outcome: anyhow::Result<u8>) -> u8 {
     match interrupted {
         Some(interrupted) => u8::try_from(128 + interrupted.signal).unwrap_or(FAILED),
         None if error.is::<Usage>() => USAGE,
-        None if caused_by_unknown_applet(&error) => NOT_FOUND,
+        None if is_not_found(&error) => NOT_FOUND,
+        None if error.root_cause().is::<NotExecutable>() => NOT_EXECUTABLE,
         None => FAILED,
     }
 }
 
-fn caused_by_unknown_applet(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Hinted>().is_some_and(Hinted::is::<UnknownApplet>)
+fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Hinted>().is_some_and(|hinted| hinted.is::<UnknownApplet>() || hinted.is::<NotFound>())
 }
 
 /// Help and version are data; everything else is an error in our voice.

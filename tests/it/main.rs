@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod bash_tmate;
 mod content;
 mod dockerfile;
 mod documents;
@@ -16,6 +17,7 @@ mod pins;
 mod profiles;
 mod properties;
 mod reports;
+mod start_tmate;
 mod support;
 mod sync_dockerfile;
 mod sync_fixtures;

@@ -5,12 +5,14 @@ mod export;
 mod file_system;
 mod judge;
 mod store;
+mod tmate;
 mod tree;
 
 pub(crate) use export::{Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
 pub(crate) use judge::{content, judge};
 pub(crate) use store::{Store, fixture};
+pub(crate) use tmate::{Fake, Session, SessionBuilder, TmateServer, processes_of, until};
 pub(crate) use tree::{Entry, Tree, What};
 
 use std::ffi::OsStr;

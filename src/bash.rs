@@ -1,0 +1,9 @@
+//! bash as it is called and as it fails: its command line, and the scene of its failure.
+//! It must never run bash, nor touch a script's output: all of it is pure.
+
+pub mod account;
+pub mod hook;
+pub mod invocation;
+pub mod replay;
+pub mod settings;
+pub mod snapshot;

@@ -1,0 +1,67 @@
+//! What is said of a tmate session, in a log that others read too.
+//! It must never print to stdout, which belongs to the script that failed.
+
+use super::{Level, Voice, complain};
+use crate::failure::{Hinted, shown};
+use crate::tmate::clock::{Left, Links, in_words};
+
+impl Voice {
+    /// Something about the session that everybody should see.
+    pub fn session(&self, text: &str) {
+        self.say(Level::Normal, text);
+    }
+
+    /// How to connect, in one line each, the same whenever it is said but for the time that is left.
+    pub fn links(&self, links: &Links, left: Left) {
+        let ends = left_in_words(left);
+        for (what, link) in [
+            ("connect with", &links.ssh),
+            ("look on with", &links.ssh_read_only),
+            ("connect in a browser", &links.web),
+            ("look on in a browser", &links.web_read_only),
+        ] {
+            if !link.is_empty() {
+                self.say(Level::Quiet, &format!("{what}: {} ({ends})", shown(link)));
+            }
+        }
+    }
+
+    /// Why there is no session, or no longer one. Not an error of the whole run: that is for `main` to say.
+    pub fn session_failed(&self, error: &anyhow::Error) {
+        self.say(Level::Normal, &format!("{error:#}"));
+        if let Some(hinted) = error.downcast_ref::<Hinted>()
+            && self.level >= Level::Normal
+        {
+            complain(&format!("hint: {}\n", hinted.hint));
+        }
+    }
+}
+
+fn left_in_words(left: Left) -> String {
+    match (left.idle, left.cap) {
+        (Some(idle), Some(cap)) if cap <= idle => format!("ends in {}", in_words(cap)),
+        (Some(idle), _) => format!("ends in {} unless somebody connects", in_words(idle)),
+        (None, Some(cap)) => format!("somebody is connected; ends in {} at the latest", in_words(cap)),
+        (None, None) => "somebody is connected".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_time_that_is_left_is_the_nearer_limit() {
+        let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        for (idle, cap, expected) in [
+            (Some(60), Some(10_800), "ends in 60 s unless somebody connects"),
+            (Some(60), Some(30), "ends in 30 s"),
+            (Some(60), None, "ends in 60 s unless somebody connects"),
+            (None, Some(10_800), "somebody is connected; ends in 3 h 0 min at the latest"),
+            (None, None, "somebody is connected"),
+        ] {
+            assert_eq!(left_in_words(Left { idle: seconds(idle), cap: seconds(cap) }), expected);
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! Runs one tmate session from its folder to its last process.
+//! It must never end this process, write to stdout, or leave a process, socket or folder behind.
+
+mod access;
+mod folder;
+pub mod guard;
+mod process;
+mod tmate;
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use nix::unistd::geteuid;
+
+use self::folder::Folder;
+use self::process::{Orphans, doze};
+use self::tmate::Tmate;
+use super::clock::{Action, Clock, Ending, Event, Limits, in_words};
+use super::conf::{self, Conf, shell_quoted};
+use super::log::{self, Line, Reason};
+use super::options::Options;
+use super::pane::{self, Pane};
+use super::server::{self, Effective};
+use crate::failure::{NotFound, hinted, shown};
+use crate::interrupt::Interrupt;
+use crate::report::Voice;
+
+/// How often tmate is asked while the session is not ready, and afterwards.
+const ASK_CONNECTING: Duration = Duration::from_millis(200);
+const ASK_READY: Duration = Duration::from_secs(1);
+/// How long it may take to answer a question, and how long at least.
+const ANSWER: Duration = Duration::from_secs(5);
+const QUICK_ANSWER: Duration = Duration::from_secs(1);
+/// How often files, signals and processes are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// As many of tmate's last lines are told when it does not connect.
+const TOLD_LINES: usize = 8;
+/// What would harm any shell in the session: inherited `errexit`, a script that is run first, and a logout by time.
+const HARMFUL: [&str; 3] = ["SHELLOPTS", "BASH_ENV", "TMOUT"];
+/// Said once where it is so.
+const OPEN: &str = "there are no keys: whoever reads this log can enter the session; `--authorized-keys` limits that";
+
+/// What a user finds in the session.
+#[derive(Clone, Debug, Default)]
+pub struct Scene {
+    /// What is said first, a line each, such as what failed. How to leave is added by [`run`].
+    pub greeting: Vec<String>,
+    /// Where the shell starts; `None` for where this process is. One that cannot be entered is replaced by
+    /// that, with a warning.
+    pub directory: Option<PathBuf>,
+    /// The shell's program and arguments; `None` for `bash -i`. [`Options::command`] wins.
+    pub shell: Option<Vec<OsString>>,
+    /// Variables to set (`Some`) or remove (`None`) in this process's own environment for the shell. What
+    /// would harm any shell there (`SHELLOPTS`, `BASH_ENV`, `TMOUT`) is removed before that.
+    pub environment: Vec<(OsString, Option<OsString>)>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum End {
+    /// Nobody was connected for as long as may be.
+    Idle,
+    /// A user ended it: the last shell exited.
+    User,
+    /// The continue file appeared.
+    ContinueFile,
+    /// It had lasted as long as it may.
+    Cap,
+    /// This signal arrived.
+    Signal(i32),
+    /// It had started, but then tmate died or answered no more.
+    Lost(anyhow::Error),
+    /// It could not start.
+    NotStarted(anyhow::Error),
+}
+
+/// Runs a session to its end. It must be called from the main thread, which has to outlive the session: with
+/// the thread that started it tmate ends too.
+pub fn run(options: &Options, scene: &Scene, voice: Voice, interrupt: &Interrupt) -> End {
+    let prepared = find_tmate(interrupt).and_then(|program| {
+        let keys = access::read(&options.keys, interrupt)?;
+        let shell = shell(options, scene)?;
+        let tmpdir = std::env::var_os("TMPDIR").filter(|path| !path.is_empty()).map(PathBuf::from);
+        Ok((program, keys, shell, Folder::make(tmpdir.as_deref())?))
+    });
+    let (program, keys, shell, folder) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            return interrupt.check().map_or_else(|signal| End::Signal(signal.signal), |()| End::NotStarted(error));
+        }
+    };
+    voice.decision(&format!("the session's folder is `{}`", shown(folder.path())));
+    let orphans = Orphans::adopt();
+    let end = match Session::start(options, scene, &program, keys.as_deref(), &shell, &folder, voice, interrupt) {
+        Ok(mut session) => {
+            let end = session.watch(&orphans);
+            session.tmate.end();
+            end
+        }
+        Err(error) => End::NotStarted(error),
+    };
+    orphans.end();
+    let path = shown(folder.path());
+    if let Err(error) = folder.remove() {
+        voice.warning(&format!("cannot remove `{path}`: {error:#}"));
+    }
+    end
+}
+
+/// Finds tmate, and refuses one that is too old.
+fn find_tmate(interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
+    let not_found = |text: String| hinted(NotFound(text), "install tmate 2.4 or newer");
+    let program = which::which("tmate").map_err(|_| not_found("cannot find `tmate` in PATH".into()))?;
+    match process::version(program.as_os_str(), interrupt) {
+        Some(version) if log::version_suffices(&version) => Ok(program),
+        Some(version) => Err(not_found(format!("`{}` is too old: {version}", shown(&program)))),
+        None => Err(not_found(format!("`{}` does not say its version", shown(&program)))),
+    }
+}
+
+/// The words of the shell, the first one a program that was found.
+fn shell(options: &Options, scene: &Scene) -> anyhow::Result<Vec<OsString>> {
+    let mut words = match (&options.command, &scene.shell) {
+        (Some(command), _) => vec!["sh".into(), "-c".into(), command.clone()],
+        (None, Some(words)) if !words.is_empty() => words.clone(),
+        _ => vec!["bash".into(), "-i".into()],
+    };
+    let program = which::which(&words[0]).map_err(|_| {
+        let text = format!("cannot find `{}` in PATH for the session's shell", shown(&words[0]));
+        hinted(NotFound(text), "`--command` names another shell")
+    })?;
+    words[0] = program.into();
+    Ok(words)
+}
+
+/// A session that runs.
+struct Session<'a> {
+    tmate: Tmate<'a>,
+    options: &'a Options,
+    voice: Voice,
+    interrupt: &'a Interrupt,
+    started: Instant,
+    clock: Clock,
+    continue_file: ContinueFile,
+    /// The file of keys that tmate was given.
+    keys: Option<PathBuf>,
+    /// What tmate goes by, once it was looked at and found right.
+    effective: Option<Effective>,
+    server_is_up: bool,
+    /// Nobody was told yet that anybody may enter.
+    is_open: bool,
+}
+
+/// What ends a session at once.
+enum Stop {
+    End(End),
+    Refused(anyhow::Error),
+}
+
+impl<'a> Session<'a> {
+    #[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
+    fn start(
+        options: &'a Options,
+        scene: &Scene,
+        program: &Path,
+        keys: Option<&[u8]>,
+        shell: &[OsString],
+        folder: &Folder,
+        voice: Voice,
+        interrupt: &'a Interrupt,
+    ) -> anyhow::Result<Self> {
+        let continue_file = ContinueFile::new(options.continue_file.as_deref(), folder)?;
+        let keys = keys.map(|keys| folder.write("keys", keys)).transpose()?;
+        let here = this_directory();
+        let directory = match &scene.directory {
+            Some(directory) if directory.is_dir() => Some(directory.clone()),
+            Some(directory) => {
+                voice.warning(&format!("the session cannot start in `{}`", shown(directory)));
+                None
+            }
+            None => None,
+        };
+        let place = directory.as_deref().unwrap_or(&here);
+        let pane = Pane {
+            greeting: pane::greeting(&scene.greeting, place, &continue_file.path, options.max_idle),
+            directory: directory.clone(),
+            command: shell.to_vec(),
+            environment: shell_environment(scene, directory.as_deref()),
+        };
+        let window: Vec<OsString> = match guard::own_program() {
+            Some(own) => {
+                let file = folder.write("window", &pane.encode())?;
+                vec![own.into(), guard::PANE.into(), file.into()]
+            }
+            None => shell.to_vec(),
+        };
+        let quoted: Vec<_> = window.iter().map(|word| shell_quoted(word)).collect();
+        let window_command = [b"exec ", &quoted.join(&b' ')[..]].concat();
+        let conf = conf::text(&Conf {
+            user_conf: user_conf().as_deref(),
+            server: &options.server,
+            fingerprints: &options.fingerprints,
+            authorized_keys: keys.as_deref(),
+            window_command: &window_command,
+            window_shell: ["bash", "sh"].iter().find_map(|name| which::which(name).ok()).as_deref(),
+        });
+        let conf = folder.write("conf", &conf)?;
+        let tmate = Tmate::start(program, &conf, folder.socket(), &window, interrupt, |command| {
+            for name in HARMFUL {
+                command.env_remove(name);
+            }
+            // Without a passwd entry tmate's SSH library fails unless there is any HOME.
+            if std::env::var_os("HOME").is_none() {
+                command.env("HOME", folder.path());
+            }
+        })?;
+        let limits = Limits {
+            connect_timeout: options.connect_timeout,
+            max_idle: options.max_idle,
+            max_duration: options.max_duration,
+            repeat: options.repeat,
+        };
+        Ok(Self {
+            tmate,
+            options,
+            voice,
+            interrupt,
+            started: Instant::now(),
+            clock: Clock::new(limits),
+            continue_file,
+            keys,
+            effective: None,
+            server_is_up: true,
+            is_open: false,
+        })
+    }
+
+    /// Watches it until it has ended or is to be ended.
+    fn watch(&mut self, orphans: &Orphans) -> End {
+        let mut ask_at = Instant::now();
+        let mut exit = None;
+        loop {
+            let events = self.look(&mut ask_at, &mut exit);
+            orphans.reap(Some(self.tmate.child()));
+            let events = match events {
+                Ok(events) => events,
+                Err(error) => return End::NotStarted(error),
+            };
+            for event in events {
+                for action in self.clock.on(self.started.elapsed(), event) {
+                    match self.act(action, exit) {
+                        Ok(()) => {}
+                        Err(Stop::End(end)) => return end,
+                        Err(Stop::Refused(error)) => return End::NotStarted(error),
+                    }
+                }
+            }
+            let due = self.clock.due().map(|due| self.started + due);
+            let next = due.map_or(ask_at, |due| due.min(ask_at));
+            doze(next.saturating_duration_since(Instant::now()).min(LOOK));
+        }
+    }
+
+    /// What has happened since the last look.
+    fn look(&mut self, ask_at: &mut Instant, exit: &mut Option<ExitStatus>) -> anyhow::Result<Vec<Event>> {
+        // Before its output is read, so that nothing of it is missed.
+        *exit = self.tmate.ended();
+        let mut events = Vec::new();
+        for line in self.tmate.output.new_lines() {
+            self.voice.decision(&format!("tmate: {}", shown(&line)));
+            match log::meaning(&line) {
+                Line::Mates => *ask_at = Instant::now(),
+                Line::ServerLost => {
+                    if self.clock.was_ready() && self.server_is_up {
+                        self.voice.session("the connection to the server is lost; tmate tries again");
+                    }
+                    self.server_is_up = false;
+                    events.push(Event::ServerLost);
+                }
+                Line::ServerBack => {
+                    self.server_is_up = true;
+                    *ask_at = Instant::now();
+                    events.push(Event::ServerBack);
+                }
+                Line::KeysRequired if self.keys.is_none() => return Err(self.unconnected()),
+                Line::KeysRequired | Line::Other => {}
+            }
+        }
+        if let Err(interrupted) = self.interrupt.check() {
+            return Ok(vec![Event::Signal(interrupted.signal)]);
+        }
+        if exit.is_some() {
+            return Ok(vec![Event::Exited]);
+        }
+        if self.continue_file.has_appeared() {
+            return Ok(vec![Event::ContinueFile]);
+        }
+        let now = self.started.elapsed();
+        let due = self.clock.due();
+        if Instant::now() >= *ask_at || due.is_some_and(|due| now >= due) {
+            let limit = due.map_or(ANSWER, |due| due.saturating_sub(now).clamp(QUICK_ANSWER, ANSWER));
+            events.push(self.ask(limit)?);
+            *ask_at = Instant::now() + if self.clock.was_ready() { ASK_READY } else { ASK_CONNECTING };
+        } else {
+            events.push(Event::Tick);
+        }
+        Ok(events)
+    }
+
+    /// Asks tmate how things are, but first by what it goes.
+    fn ask(&mut self, limit: Duration) -> anyhow::Result<Event> {
+        if self.effective.is_none() {
+            let Some(effective) = self.tmate.effective(limit) else { return Ok(Event::Tick) };
+            self.is_open = self.vet(&effective)?;
+            self.effective = Some(effective);
+            self.voice.session(&format!("connecting; to end the session: {}", pane::touch(&self.continue_file.path)));
+        }
+        let (presence, links) = self.tmate.state(self.server_is_up, limit);
+        Ok(Event::Answer(presence, links))
+    }
+
+    /// Refuses a server that is none or that anybody could be, and keys that tmate did not take.
+    /// Returns whether anybody may enter.
+    fn vet(&self, effective: &Effective) -> anyhow::Result<bool> {
+        if let Err(refusal) = server::check(&self.options.server, effective) {
+            let hint = refusal.hint();
+            return Err(hinted(anyhow!("{refusal}"), hint));
+        }
+        let ours = self.keys.as_ref().map(|path| path.to_string_lossy().into_owned());
+        match ours {
+            Some(ours) if effective.authorized_keys != ours => {
+                Err(anyhow!("tmate did not take the keys: it goes by `{}` instead", shown(&effective.authorized_keys)))
+            }
+            Some(_) => Ok(false),
+            None if !effective.authorized_keys.is_empty() => {
+                access::check_file(&effective.authorized_keys, self.interrupt)?;
+                Ok(false)
+            }
+            None => Ok(!effective.set.contains("authorized_keys=")),
+        }
+    }
+
+    fn act(&mut self, action: Action, exit: Option<ExitStatus>) -> Result<(), Stop> {
+        match action {
+            Action::SayLinks(links, left) => {
+                self.confirm_keys().map_err(Stop::Refused)?;
+                if std::mem::take(&mut self.is_open) {
+                    self.voice.warning(OPEN);
+                }
+                self.voice.links(&links, left);
+            }
+            Action::AnnounceCap(left) => {
+                self.voice.session(&format!("the session ends in {}, whoever is connected", in_words(left)));
+                self.tmate.write_to_panes(&pane::announcement(left), QUICK_ANSWER);
+            }
+            Action::End(ending) => return Err(Stop::End(self.ended(ending, exit))),
+        }
+        Ok(())
+    }
+
+    /// tmate says when it reads a file of keys. Without that line no link is said.
+    fn confirm_keys(&mut self) -> anyhow::Result<()> {
+        let Some(effective) = &self.effective else { return Ok(()) };
+        let path = &effective.authorized_keys;
+        if path.is_empty() || self.tmate.output.took_keys(path) {
+            return Ok(());
+        }
+        Err(anyhow!("tmate did not say that it uses the keys in `{}`", shown(path)))
+    }
+
+    /// Says how it ended, and what that means.
+    fn ended(&mut self, ending: Ending, exit: Option<ExitStatus>) -> End {
+        let end = match ending {
+            Ending::Idle => End::Idle,
+            Ending::Cap => End::Cap,
+            Ending::ContinueFile => End::ContinueFile,
+            Ending::Signal(signal) => End::Signal(signal),
+            Ending::Stuck => End::Lost(anyhow!("tmate answers no more")),
+            Ending::Exited if exit.is_some_and(|exit| exit.success()) => End::User,
+            Ending::Exited => {
+                let how = exit.map_or_else(String::new, |exit| format!(" ({exit})"));
+                End::Lost(anyhow!("tmate has died{how}").context("the session is lost"))
+            }
+            Ending::NotConnected | Ending::ExitedEarly => End::NotStarted(self.unconnected()),
+        };
+        let how = match &end {
+            End::Idle => format!("nobody was connected for {}", in_words(self.options.max_idle)),
+            End::User => "its last shell has ended".into(),
+            End::ContinueFile => format!("`{}` is there", shown(&self.continue_file.path)),
+            End::Cap => "it has lasted as long as it may".into(),
+            End::Signal(signal) => {
+                let name = nix::sys::signal::Signal::try_from(*signal).map_or("a signal", |signal| signal.as_str());
+                format!("interrupted by {name}")
+            }
+            End::Lost(_) | End::NotStarted(_) => return end,
+        };
+        self.voice.session(&format!("the session has ended: {how}"));
+        end
+    }
+
+    /// Why there is no session, with the last that tmate said.
+    fn unconnected(&mut self) -> anyhow::Error {
+        self.tmate.output.new_lines();
+        let exit = self.tmate.ended();
+        let lines = &self.tmate.output.lines;
+        for line in log::last_lines(lines, TOLD_LINES) {
+            self.voice.session(&format!("tmate: {}", shown(line)));
+        }
+        let reason = match exit {
+            Some(exit) if exit.success() => return anyhow!("the shell ended before the session was ready"),
+            Some(_) => log::reason(lines).filter(|reason| *reason != Reason::Silent),
+            None => log::reason(lines),
+        };
+        let (host, port) = match &self.effective {
+            Some(effective) => (effective.host.clone(), effective.port.clone()),
+            None => Default::default(),
+        };
+        let server = if host.is_empty() { "the tmate server".into() } else { format!("`{host}`, port {port}") };
+        let what = match exit {
+            Some(exit) => format!("tmate could not start a session ({exit})"),
+            None => format!("no session through {server} within {} s", self.options.connect_timeout.as_secs()),
+        };
+        let Some(reason) = reason else { return anyhow!(what) };
+        let error = anyhow!("{reason}").context(what);
+        match reason.hint(&host, &port) {
+            Some(hint) => hinted(error, hint),
+            None => error,
+        }
+    }
+}
+
+/// The variables of the shell that differ from tmate's own.
+fn shell_environment(scene: &Scene, directory: Option<&Path>) -> Vec<(OsString, Option<OsString>)> {
+    // tmate sets these for its windows, or we for tmate; the shell gets what the caller had.
+    let mut changes: Vec<_> = ["HOME", "SHELL"].into_iter().map(|name| (name.into(), std::env::var_os(name))).collect();
+    // A shell takes it only where it leads to its directory: that keeps the way through links.
+    let here = directory.map_or_else(this_directory, Path::to_owned);
+    changes.push(("PWD".into(), Some(here.into())));
+    changes.extend(scene.environment.iter().cloned());
+    changes
+}
+
+/// Where this process is: by the way that `PWD` says, where that is right.
+fn this_directory() -> PathBuf {
+    let id = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
+    let here = id(Path::new("."));
+    match std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        Some(path) if here.is_some() && id(&path) == here => path,
+        _ => std::env::current_dir().unwrap_or_else(|_| "/".into()),
+    }
+}
+
+/// The user's `~/.tmate.conf`, which tmate itself does not read beside another conf.
+fn user_conf() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
+    let path = Path::new(&home).join(".tmate.conf");
+    path.exists().then_some(path)
+}
+
+/// The file whose appearance ends a session.
+#[derive(Debug)]
+struct ContinueFile {
+    path: PathBuf,
+    /// The one that lay there before.
+    before: Option<FileId>,
+}
+
+/// Which file it is, and when it was last touched.
+type FileId = (u64, u64, i64, i64);
+
+impl ContinueFile {
+    fn new(path: Option<&Path>, folder: &Folder) -> anyhow::Result<Self> {
+        let path = match path {
+            Some(path) => std::path::absolute(path).context("cannot name the continue file")?,
+            None => folder.path().join("continue"),
+        };
+        let before = Self::id(&path);
+        Ok(Self { path, before })
+    }
+
+    /// Of a file that is ours or root's: in a directory that others can write to they could end the session.
+    fn id(path: &Path) -> Option<FileId> {
+        let data = path.symlink_metadata().ok()?;
+        let ours = data.uid() == 0 || data.uid() == geteuid().as_raw();
+        ours.then(|| (data.dev(), data.ino(), data.mtime(), data.mtime_nsec()))
+    }
+
+    fn has_appeared(&self) -> bool {
+        Self::id(&self.path).is_some_and(|id| Some(id) != self.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_continue_file_counts_when_it_is_new_or_touched() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::make(Some(place.path())).unwrap();
+        let path = place.path().join("go on");
+        let fresh = ContinueFile::new(Some(&path), &folder).unwrap();
+        assert!(!fresh.has_appeared());
+        fs_err::write(&path, "").unwrap();
+        assert!(fresh.has_appeared());
+
+        let old = ContinueFile::new(Some(&path), &folder).unwrap();
+        assert!(!old.has_appeared(), "it lay there before");
+        let file = fs_err::OpenOptions::new().write(true).open(&path).unwrap();
+        file.file().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert!(old.has_appeared(), "it was touched");
+        fs_err::remove_file(&path).unwrap();
+        assert!(!old.has_appeared());
+
+        let own = ContinueFile::new(None, &folder).unwrap();
+        assert_eq!(own.path, folder.path().join("continue"));
+        folder.remove().unwrap();
+    }
+}

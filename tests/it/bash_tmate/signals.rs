@@ -1,0 +1,155 @@
+//! What is sent to `bash-tmate` reaches bash and what it runs, once; nothing is left, and there is no session.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use super::path_with;
+use crate::support::{Fake, folder, installed, script, until};
+
+/// A session that is asked for would be seen: the fake tmate says that it was called.
+fn fake() -> Fake {
+    Fake::new(&[("link", "ssh x"), ("lines", "ssh session: ssh x")])
+}
+
+/// Runs `text`, which writes a line to the FIFO `ready` once it can be interrupted, and sends `signals` to
+/// `bash-tmate`. It must end with `status` and print nothing of its own.
+fn interrupted(scene: &str, text: &str, signals: &[Signal], status: i32, stderr: &[&str]) {
+    let fake = fake();
+    let place = folder();
+    let ready = place.path().join("ready");
+    nix::unistd::mkfifo(&ready, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let session = fake.session().bash().env("READY", &ready).env("BASH_TMATE_SCENE", scene).args(["-c", text]).start();
+    let mut line = String::new();
+    BufReader::new(std::fs::File::open(&ready).unwrap()).read_line(&mut line).unwrap();
+    for signal in signals {
+        session.signal(*signal);
+    }
+    // Nor are there any processes: `finish` looks for them.
+    let (ended, said) = session.finish();
+    assert_eq!((ended, said.iter().map(String::as_str).collect::<Vec<_>>()), (status, stderr.to_vec()), "{text}");
+    assert_eq!(fake.asked(), 0, "there was a session");
+}
+
+const SCENES: [&str; 2] = ["0", "1"];
+
+#[test]
+fn three_signals_end_the_job_and_all_that_it_started() {
+    for scene in SCENES {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            let status = 128 + signal as i32;
+            for text in [
+                "echo > $READY; sleep 1000",
+                "echo > $READY; exec sleep 1000",
+                "echo > $READY; sleep 1000; echo no",
+                "echo > $READY; sleep 1000 | sleep 1001; echo no",
+                "echo > $READY; (sleep 1000; echo no); echo no",
+                "echo > $READY; x=$(sleep 1000; echo no); echo no",
+                "while :; do echo > $READY; sleep 1000; done",
+            ] {
+                interrupted(scene, text, &[signal], status, &[]);
+            }
+        }
+        interrupted(scene, "sleep 1000 & echo > $READY; wait", &[Signal::SIGTERM], 143, &[]);
+        interrupted(scene, "echo > $READY; sleep 1000", &[Signal::SIGINT, Signal::SIGTERM], 130, &[]);
+    }
+}
+
+#[test]
+fn a_script_that_handles_a_signal_does_so_once() {
+    for scene in SCENES {
+        for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGINT, "INT"), (Signal::SIGHUP, "HUP")] {
+            let text = format!("trap 'echo got >&2; exit 7' {name}; echo > $READY; sleep 1000");
+            interrupted(scene, &text, &[signal], 7, &["got"]);
+            // It goes on, and then fails: nobody waits for it any more.
+            let text = format!("trap 'echo got >&2' {name}; echo > $READY; sleep 1000 || :; echo on >&2; exit 3");
+            interrupted(scene, &text, &[signal], 3, &["got", "on"]);
+        }
+        // Others are passed on to bash, and are no reason to stop.
+        let text = "trap 'kill $!; echo got >&2' USR1; sleep 1000 & echo > $READY; wait || :; exit 0";
+        interrupted(scene, text, &[Signal::SIGUSR1], 0, &["got"]);
+        let text = "trap 'exit 6' TERM; echo > $READY; while :; do :; done";
+        interrupted(scene, text, &[Signal::SIGQUIT, Signal::SIGWINCH, Signal::SIGTERM], 6, &[]);
+    }
+}
+
+#[test]
+fn what_the_caller_ignores_is_ignored() {
+    let fake = fake();
+    let place = folder();
+    let (ready, go) = (place.path().join("ready"), place.path().join("go"));
+    for fifo in [&ready, &go] {
+        nix::unistd::mkfifo(fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let builder = fake.session().bash().under(["nohup"]).env("READY", &ready).env("GO", &go);
+    let session = builder.args(["-c", "echo > $READY; read x < $GO; [ $x = on ]"]).start();
+    std::fs::read(&ready).unwrap();
+    session.signal(Signal::SIGHUP);
+    std::fs::write(&go, "on\n").unwrap();
+    assert_eq!(session.finish().0, 0);
+}
+
+#[test]
+fn killed_it_takes_bash_with_it() {
+    let fake = fake();
+    let place = folder();
+    let ready = place.path().join("ready");
+    nix::unistd::mkfifo(&ready, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let text = "echo $$ > $READY; while :; do read x < $READY; done";
+    let session = fake.session().bash().env("READY", &ready).args(["-c", text]).start();
+    std::fs::read(&ready).unwrap();
+    let (_, mark) = session.kill();
+    until(|| crate::support::processes_of(&mark).is_empty());
+}
+
+/// A job is stopped and goes on, as a shell that manages jobs does it.
+#[test]
+fn a_job_that_stops_is_seen_to_stop_and_goes_on() {
+    let place = folder();
+    let text = "set -m; bash-tmate -c 'kill -STOP $$; exit 5' & wait -f -n || echo first $?; jobs -l | grep -c Stopped; \
+                kill -CONT %1; wait %1; echo then $?";
+    let text = text.replace("wait -f -n || echo first $?; ", "until jobs -l | grep -q Stopped; do :; done; ");
+    let output = Command::new("bash")
+        .args(["-c", &text])
+        .env("PATH", path_with(installed()))
+        .env("BASH_TMATE_SKIP_CODES", "5")
+        .current_dir(place.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(&*stdout, "1\nthen 5\n", "{stderr}");
+}
+
+/// ctrl-C goes from the terminal to the whole group; nobody gets it twice.
+#[test]
+fn a_terminals_interrupt_arrives_once() {
+    let place = folder();
+    let ready = place.path().join("ready");
+    nix::unistd::mkfifo(&ready, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // The first INT ends the sleep; a second one would be counted before the next command has ended.
+    script(
+        &place.path().join("job"),
+        "exec $SHELL_UNDER_TEST -c 'trap \"echo int >> count\" INT; echo > ready; sleep 1000 || :; \
+         sleep 0.3; exit 4' </dev/null",
+    );
+    for shell in ["bash -eo pipefail", "bash-tmate"] {
+        let _ = std::fs::remove_file(place.path().join("count"));
+        let mut terminal = Command::new("script")
+            .args(["-qefc", "./job", "/dev/null"])
+            .env("SHELL_UNDER_TEST", shell)
+            .env("PATH", path_with(installed()))
+            .current_dir(place.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::fs::read(&ready).unwrap();
+        terminal.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+        let status = terminal.wait().unwrap();
+        assert_eq!(status.code().unwrap_or_else(|| 128 + status.signal().unwrap()), 4, "{shell}");
+        assert_eq!(std::fs::read_to_string(place.path().join("count")).unwrap(), "int\n", "{shell}");
+    }
+}
