@@ -3,6 +3,8 @@
 
 mod export_profile;
 mod multicall;
+mod options;
+mod profile;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
