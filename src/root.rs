@@ -1,6 +1,8 @@
-//! What a root has beside its store: the profile link, `/etc`, `/bin/sh` and `/usr/bin/env`.
+//! What a root has beside its store: the profile link, `/etc`, `/bin/sh`, `/usr/bin/env`, and what makes it complete.
 //! It must never touch the disk: it plans from trees that were read, and a sink writes the plan.
 
+pub mod accounts;
+mod complete;
 mod dead_links;
 mod merge;
 
@@ -11,16 +13,34 @@ use std::path::{Path, PathBuf};
 use crate::failure::{Usage, shown};
 use crate::store::tree::Tree;
 use crate::store::{StoreDirectory, StorePath};
+use accounts::Account;
 use dead_links::{End, OutOfStore, dead_links};
 use merge::{Merged, MergedTree, merge};
 
 /// Something made beside the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// A directory, mode 0755.
-    Directory,
+    /// A directory.
+    Directory {
+        /// Its permissions, with the sticky bit: 0755 for most, 1777 for `/tmp`.
+        mode: u32,
+        /// Whose it is, user and group: 0 for all but home directories.
+        owner: u32,
+    },
     /// A symlink with this target.
     Symlink(PathBuf),
+    /// A small regular file, owned by root.
+    File {
+        /// All that is in it.
+        contents: Vec<u8>,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+impl Made {
+    /// A directory that anybody may read and root may change.
+    pub const DIRECTORY: Self = Self::Directory { mode: 0o755, owner: 0 };
 }
 
 /// What is made beside the store. Paths are relative to the root; every parent is in it too.
@@ -40,9 +60,39 @@ impl Plan {
 
     fn directory(&mut self, place: &Path) {
         for directory in place.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-            self.made.entry(directory.to_owned()).or_insert(Made::Directory);
+            self.made.entry(directory.to_owned()).or_insert(Made::DIRECTORY);
         }
     }
+
+    /// Whether `place` is taken, or lies below something that is no directory.
+    fn is_taken(&self, place: &Path) -> bool {
+        let in_the_way = |path: &Path| self.made.get(path).is_some_and(|made| !matches!(made, Made::Directory { .. }));
+        self.made.contains_key(place) || place.ancestors().skip(1).any(in_the_way)
+    }
+
+    /// Puts `what` at `place`, with its parents, unless something of the profile's is there.
+    fn put_unless_taken(&mut self, place: &Path, what: Made) -> bool {
+        if self.is_taken(place) {
+            return false;
+        }
+        if let Some(parent) = place.parent() {
+            self.directory(parent);
+        }
+        self.made.insert(place.to_owned(), what);
+        true
+    }
+}
+
+/// How much a root has beside what its profiles bring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing more, as with nix-docker-base.
+    Bare,
+    /// What programs expect of a system: the table in the module `complete`.
+    Complete {
+        /// One more user.
+        user: Option<Account>,
+    },
 }
 
 /// Something in a profile that is not in the root as it might be expected.
@@ -61,6 +111,13 @@ pub enum Warning {
         /// What is not.
         left_out: PathBuf,
     },
+    /// A user was asked for, but the profile has a file of users.
+    NoUser {
+        /// The user's name.
+        name: String,
+        /// Where the profile's own is in the root.
+        place: PathBuf,
+    },
 }
 
 impl std::fmt::Display for Warning {
@@ -71,6 +128,9 @@ impl std::fmt::Display for Warning {
             Warning::NoDirectory(path) => write!(f, "left out `{}`: it is no directory in the store", shown(path)),
             Warning::Conflict { kept, left_out } => {
                 write!(f, "left out `{}`: `{}` comes first", shown(left_out), shown(kept))
+            }
+            Warning::NoUser { name, place } => {
+                write!(f, "user `{name}` is not in `/{}`: the profile has its own", shown(place))
             }
         }
     }
@@ -104,11 +164,13 @@ pub fn profile_path(path: &Path, store: &StoreDirectory) -> Result<PathBuf, Usag
 ///
 /// One profile: a link to it, and beside that its `etc`, `bin/sh` and `bin/env`. Several: a directory that
 /// merges them, in which the first named wins. Links lead straight to the store, so that they hold even
-/// where a container runtime mounts something over `/run`.
+/// where a container runtime mounts something over `/run`. What makes the root complete comes last, and only
+/// where nothing of a profile's is.
 pub fn plan(
     profiles: &[NamedTree],
     profile_path: &Path,
     store: &StoreDirectory,
+    extent: &Extent,
 ) -> Result<(Plan, Vec<Warning>), Usage> {
     let (merged, warnings) = merge(profiles, store);
     let mut planner = Planner { plan: Plan::store_only(store), out_of_store: OutOfStore::new(), warnings, store };
@@ -128,7 +190,15 @@ pub fn plan(
             planner.link(Path::new(place), target, leads_to)?;
         }
     }
-    planner.leave_out_dead_links();
+    if let Extent::Complete { user } = extent {
+        // What it adds may be what a profile's link leads to; and where such a link is left out, it has one to add.
+        let warnings = complete::complete(&mut planner.plan, &merged, store, user.as_ref());
+        planner.leave_out_dead_links();
+        complete::complete(&mut planner.plan, &merged, store, user.as_ref());
+        planner.warnings.extend(warnings);
+    } else {
+        planner.leave_out_dead_links();
+    }
     Ok((planner.plan, planner.warnings))
 }
 
@@ -164,15 +234,7 @@ impl Planner<'_> {
     }
 
     fn put(&mut self, place: &Path, what: Made) -> Result<(), Usage> {
-        let in_the_way = place.ancestors().skip(1).any(|p| matches!(self.plan.made.get(p), Some(Made::Symlink(_))));
-        if in_the_way || self.plan.made.contains_key(place) {
-            return Err(collision(place));
-        }
-        if let Some(parent) = place.parent() {
-            self.plan.directory(parent);
-        }
-        self.plan.made.insert(place.to_owned(), what);
-        Ok(())
+        if self.plan.put_unless_taken(place, what) { Ok(()) } else { Err(collision(place)) }
     }
 
     /// Leaves out the links that come to nothing or to themselves.
@@ -205,24 +267,24 @@ mod tests {
     use super::*;
     use crate::store::tree::Node;
 
-    fn leaf(leads_to: &str) -> Node {
+    pub(super) fn leaf(leads_to: &str) -> Node {
         Node::Leaf { leads_to: leads_to.into() }
     }
 
     /// A file in the store that is only in one profile.
-    fn file() -> Node {
+    pub(super) fn file() -> Node {
         leaf("/nix/store/cccccccccccccccccccccccccccccccc-package/file")
     }
 
-    fn store() -> StoreDirectory {
+    pub(super) fn store() -> StoreDirectory {
         StoreDirectory::new(Path::new("/nix/store")).unwrap()
     }
 
-    fn directory<const N: usize>(nodes: [(&str, Node); N]) -> Node {
+    pub(super) fn directory<const N: usize>(nodes: [(&str, Node); N]) -> Node {
         Node::Directory(nodes.into_iter().map(|(name, node)| (name.into(), node)).collect())
     }
 
-    fn profile<const N: usize>(letter: &str, nodes: [(&str, Node); N]) -> NamedTree {
+    pub(super) fn profile<const N: usize>(letter: &str, nodes: [(&str, Node); N]) -> NamedTree {
         let path = StorePath::parse(&format!("{}-env", letter.repeat(32))).unwrap();
         let Node::Directory(tree) = directory(nodes) else { unreachable!() };
         NamedTree { path, tree }
@@ -233,9 +295,9 @@ mod tests {
     }
 
     /// The plan as lines `path` or `path -> target`, with the hash parts cut short.
-    fn lines(plan: &Plan) -> Vec<String> {
+    pub(super) fn lines(plan: &Plan) -> Vec<String> {
         let line = |(path, made): (&PathBuf, &Made)| match made {
-            Made::Directory => path.display().to_string(),
+            Made::Directory { .. } | Made::File { .. } => path.display().to_string(),
             Made::Symlink(target) => format!("{} -> {}", path.display(), target.display()),
         };
         let short = |line: String| line.replace(&"a".repeat(31), "").replace(&"b".repeat(31), "");
@@ -270,7 +332,7 @@ mod tests {
                 ),
             ],
         );
-        let (plan, warnings) = plan(&[profile], Path::new("run/profile"), &store()).unwrap();
+        let (plan, warnings) = plan(&[profile], Path::new("run/profile"), &store(), &Extent::Bare).unwrap();
         assert_eq!(
             lines(&plan),
             [
@@ -336,7 +398,7 @@ mod tests {
                 ("manifest.nix", file()),
             ],
         );
-        let (plan, warnings) = plan(&[first, second], Path::new("run/profile"), &store()).unwrap();
+        let (plan, warnings) = plan(&[first, second], Path::new("run/profile"), &store(), &Extent::Bare).unwrap();
         assert_eq!(
             lines(&plan),
             [
@@ -367,8 +429,8 @@ mod tests {
     fn shells_that_lead_to_themselves_and_an_etc_that_is_elsewhere_are_left_out() {
         let bin = directory([("sh", leaf("/bin/sh")), ("env", leaf("/bin/sh"))]);
         let profile = profile("a", [("bin", bin), ("etc", leaf("/etc"))]);
-        let (plan, warnings) = plan(&[profile], Path::new("run/profile"), &store()).unwrap();
-        assert!(plan.made.values().all(|made| *made == Made::Directory || *made == Made::Symlink(at("a", ""))));
+        let (plan, warnings) = plan(&[profile], Path::new("run/profile"), &store(), &Extent::Bare).unwrap();
+        assert!(plan.made.values().all(|made| *made == Made::DIRECTORY || *made == Made::Symlink(at("a", ""))));
         assert_eq!(
             warnings,
             [
@@ -404,10 +466,10 @@ mod tests {
     fn a_profile_path_in_the_way_is_refused() {
         let profile = profile("a", [("bin", directory([("sh", file())])), ("etc", directory([("x", file())]))]);
         for path in ["etc", "etc/x", "bin", "bin/sh", "bin/sh/y"] {
-            let result = plan(std::slice::from_ref(&profile), Path::new(path), &store());
+            let result = plan(std::slice::from_ref(&profile), Path::new(path), &store(), &Extent::Bare);
             let message = result.unwrap_err().to_string();
             assert!(message.starts_with("`--profile-path` puts the profile where"), "{path}: {message}");
         }
-        assert!(plan(std::slice::from_ref(&profile), Path::new("etc/profile"), &store()).is_ok());
+        assert!(plan(std::slice::from_ref(&profile), Path::new("etc/profile"), &store(), &Extent::Bare).is_ok());
     }
 }

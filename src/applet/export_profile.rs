@@ -32,8 +32,9 @@ const NAME: &str = "export-profile";
 
 /// Copy a Nix profile and its closure into ROOT, the root directory of a container image.
 ///
-/// ROOT gets every store path that the profile needs, a link to the profile at `/run/profile`, and, where
-/// the profile has them, `/etc`, `/bin/sh` and `/usr/bin/env`. It appears complete or not at all.
+/// ROOT gets every store path that the profile needs, a link to the profile at `/run/profile`, where the
+/// profile has them `/etc`, `/bin/sh` and `/usr/bin/env`, and what programs expect of a system: `/tmp`, users,
+/// links to certificates and time zones. It appears complete or not at all.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
@@ -149,7 +150,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         )?;
         return Ok(0);
     };
-    let (plan, warnings) = request.profile.plan_root(&profiles, &interrupt)?;
+    let (plan, mut warnings) = request.profile.plan_root(&profiles, &interrupt)?;
     for warning in &warnings {
         voice.warning(warning);
     }
@@ -163,7 +164,12 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         jobs,
         interrupt: &interrupt,
     };
-    let (tally, beside_store) = job.write(voice).map_err(|error| job.explain(error))?;
+    let Written { tally, beside_store, kept } = job.write(voice).map_err(|error| job.explain(error))?;
+    for place in kept {
+        let warning = format!("`/{}` stays root's: this user namespace knows no such owner", shown(&place));
+        voice.warning(&warning);
+        warnings.push(warning);
+    }
     let receipt = Receipt {
         root: shown(&target.root),
         profiles: exported,
@@ -202,6 +208,14 @@ fn prepare(root: &Path, request: &Request, voice: Voice, interrupt: &Interrupt) 
     Ok(target)
 }
 
+/// What lies in a draft.
+struct Written {
+    tally: Tally,
+    beside_store: BesideStore,
+    /// Home directories that root could not give to their users.
+    kept: Vec<PathBuf>,
+}
+
 /// Everything that writing needs.
 struct Job<'a> {
     request: &'a Request,
@@ -215,7 +229,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Writes a draft and publishes it, or removes it.
-    fn write(&self, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
+    fn write(&self, voice: Voice) -> anyhow::Result<Written> {
         let draft = Draft::create(self.target)?;
         voice.decision(&format!("writing to `{}`, jobs: {}", shown(draft.path()), self.jobs));
         let (draft, error) = match self.fill(&draft, voice) {
@@ -232,7 +246,7 @@ impl Job<'_> {
         })
     }
 
-    fn fill(&self, draft: &Draft, voice: Voice) -> anyhow::Result<(Tally, BesideStore)> {
+    fn fill(&self, draft: &Draft, voice: Voice) -> anyhow::Result<Written> {
         let Request { profile: ProfileRequest { store, .. }, time, flags, .. } = self.request;
         let beside_store = draft.make(self.plan, self.interrupt)?;
         let destination = draft.path().join(store.relative());
@@ -253,12 +267,12 @@ impl Job<'_> {
             }
             anyhow::Ok(tally)
         })?;
-        draft.finish(self.plan, *time)?;
+        let kept = draft.finish(self.plan, *time)?;
         if flags.sync {
             draft.sync()?;
         }
         self.interrupt.check()?;
-        Ok((tally, beside_store))
+        Ok(Written { tally, beside_store, kept })
     }
 
     /// The root's entry that appears last: where it is there, all is.

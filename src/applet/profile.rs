@@ -11,7 +11,8 @@ use nix::unistd::geteuid;
 use crate::failure::shown;
 use crate::interrupt::Interrupt;
 use crate::report::Voice;
-use crate::root::{self, NamedTree, Plan};
+use crate::root::accounts::Account;
+use crate::root::{self, Extent, NamedTree, Plan};
 use crate::sink::receipt::ExportedProfile;
 use crate::store::query::{self, Environment, Profile, Wanted};
 use crate::store::{StoreDirectory, StorePath};
@@ -32,6 +33,14 @@ pub(super) struct ProfileArguments {
     /// Write the store and nothing else, for a base image other than `scratch`.
     #[arg(long)]
     store_only: bool,
+
+    /// Write only what the profile brings, as nix-docker-base did: no `/tmp`, no users, no links to certificates.
+    #[arg(long, conflicts_with = "store_only")]
+    bare: bool,
+
+    /// Add a user, and a group of the same name and number, 1000 if none is given, with a home in `/home`.
+    #[arg(long, value_name = "NAME[:UID]", conflicts_with_all = ["store_only", "bare"])]
+    user: Option<Account>,
 }
 
 /// What the words on the command line and the environment mean.
@@ -41,6 +50,7 @@ pub(super) struct ProfileRequest {
     profiles: Vec<PathBuf>,
     /// Relative to the root; `None` for the store alone.
     pub(super) profile_path: Option<PathBuf>,
+    pub(super) extent: Extent,
     pub(super) store: StoreDirectory,
     environment: Environment,
 }
@@ -62,7 +72,8 @@ impl ProfileRequest {
             home: set("HOME").or_else(home_of_this_user),
             xdg_state_home: variable("XDG_STATE_HOME"),
         };
-        Ok(Self { profiles: arguments.profiles, profile_path, store, environment })
+        let extent = if arguments.bare { Extent::Bare } else { Extent::Complete { user: arguments.user } };
+        Ok(Self { profiles: arguments.profiles, profile_path, extent, store, environment })
     }
 
     /// The profiles that the user named, each once, or the default one.
@@ -89,14 +100,14 @@ impl ProfileRequest {
         let Some(profile_path) = &self.profile_path else {
             return Ok((Plan::store_only(&self.store), Vec::new()));
         };
-        let wanted = if profiles.len() == 1 { Wanted::EtcAndShells } else { Wanted::Everything };
+        let wanted = if profiles.len() == 1 { Wanted::ForRoot } else { Wanted::Everything };
         let read = |profile: &Profile| {
             let tree = query::read_tree(&self.store.join(&profile.path), wanted, &self.store, interrupt)
                 .with_context(|| format!("cannot read profile `{}`", shown(&profile.name)))?;
             anyhow::Ok(NamedTree { path: profile.path.clone(), tree })
         };
         let trees = profiles.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
-        let (plan, warnings) = root::plan(&trees, profile_path, &self.store)?;
+        let (plan, warnings) = root::plan(&trees, profile_path, &self.store, &self.extent)?;
         Ok((plan, warnings.iter().map(ToString::to_string).collect()))
     }
 

@@ -109,7 +109,7 @@ pub struct ExportedProfile {
 }
 
 /// What `--json` prints. Counts are of the store of the root: what was made beside it (the profile link,
-/// `/etc`, `/bin/sh`) holds directories and symlinks only, and is in `beside_store`.
+/// `/etc`, `/tmp`, …) is in `beside_store`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
@@ -152,6 +152,8 @@ pub struct BesideStore {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Regular files.
+    pub files: u64,
 }
 
 impl Tally {
