@@ -25,7 +25,7 @@
 //!
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
-//! - Something that a root has beside its store: [`root::plan`].
+//! - Something that every root has beside its store: a row of the table in `root::complete`, and in the README's.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //!

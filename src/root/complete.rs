@@ -95,7 +95,10 @@ pub(super) fn complete(
     for (place, what) in TABLE {
         let place = Path::new(place);
         let made = match what {
-            Directory(mode) => Made::Directory { mode: *mode, owner: 0 },
+            Directory(mode) => {
+                put_directory(plan, place, Made::Directory { mode: *mode, owner: 0 });
+                continue;
+            }
             File(text) => Made::File { contents: text(&accounts, plan).into_bytes(), mode: 0o644 },
             Link(names) => match names.iter().find_map(|name| find(profile, name, store)) {
                 Some(target) => Made::Symlink(target.to_owned()),
@@ -109,10 +112,20 @@ pub(super) fn complete(
     }
     for account in &accounts {
         if let Some((home, mode)) = account.home() {
-            plan.put_unless_taken(Path::new(home), Made::Directory { mode, owner: account.id });
+            put_directory(plan, Path::new(home), Made::Directory { mode, owner: account.id });
         }
     }
     warnings
+}
+
+/// A directory that is there since something lies in it, such as the profile link, gets the table's mode too.
+fn put_directory(plan: &mut Plan, place: &Path, made: Made) {
+    match plan.made.get_mut(place) {
+        Some(there @ Made::Directory { .. }) => *there = made,
+        _ => {
+            plan.put_unless_taken(place, made);
+        }
+    }
 }
 
 /// The place in a profile of `name`, which must lead into the store or be a directory.
@@ -247,6 +260,14 @@ mod tests {
 
     #[test]
     fn a_profile_path_in_the_way_wins_too() {
+        let made = |path: &str| {
+            let extent = Extent::Complete { user: None };
+            plan(&[profile("a", [])], Path::new(path), &store(), &extent).unwrap().0.made
+        };
+        for (path, mode) in [("tmp/profile", 0o1777), ("root/profile", 0o700)] {
+            let parent = Path::new(path).parent().unwrap();
+            assert_eq!(made(path)[parent], Made::Directory { mode, owner: 0 });
+        }
         for path in ["tmp", "etc", "root/profile", "var/empty"] {
             let extent = Extent::Complete { user: None };
             let (plan, warnings) = plan(&[profile("a", [])], Path::new(path), &store(), &extent).unwrap();

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod complete_root;
 mod content;
 mod documents;
 mod interrupts;

@@ -7,7 +7,7 @@ mod judge;
 mod store;
 mod tree;
 
-pub(crate) use export::{Export, Receipt, Refusal, Running, drafts_beside};
+pub(crate) use export::{BesideStore, Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
 pub(crate) use judge::{content, judge};
 pub(crate) use store::{Store, fixture};

@@ -302,6 +302,7 @@ pub(crate) struct ExportedProfile {
 pub(crate) struct BesideStore {
     pub(crate) directories: u64,
     pub(crate) symlinks: u64,
+    pub(crate) files: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
