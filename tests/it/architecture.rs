@@ -11,6 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Asks Nix and reads profiles; the rest of `store` does neither.
     ("store::query", &["failure", "interrupt", "store"]),
     ("store", &["failure", "store"]),
+    ("layers", &["layers", "store"]),
     ("root", &["failure", "root", "store"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
@@ -22,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
-const PURE: &[&str] = &["failure", "progress", "store", "root", "sink::link", "sink::receipt"];
+const PURE: &[&str] = &["failure", "progress", "store", "layers", "root", "sink::link", "sink::receipt"];
 const BUT: &[&str] = &["store::query"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
