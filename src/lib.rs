@@ -53,6 +53,8 @@ pub mod applet;
 pub mod interrupt;
 pub mod store;
 
+pub mod closure;
+
 pub mod layers;
 pub mod root;
 

@@ -50,6 +50,10 @@ struct Arguments {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     link_mode: LinkMode,
 
+    /// Make files of equal content and mode one inode. Kaniko, which knows no hard links, copies each of them.
+    #[arg(long)]
+    dedup: bool,
+
     #[command(flatten)]
     jobs: Jobs,
 
@@ -97,6 +101,7 @@ struct Request {
 /// What means what it says.
 struct Flags {
     link_mode: LinkMode,
+    dedup: bool,
     verify: bool,
     sync: bool,
     dry_run: bool,
@@ -116,6 +121,7 @@ impl Request {
             time: source_date_epoch(variable)?.unwrap_or(1),
             flags: Flags {
                 link_mode: arguments.link_mode,
+                dedup: arguments.dedup,
                 verify: arguments.verify,
                 sync: arguments.sync,
                 dry_run: arguments.dry_run,
@@ -182,6 +188,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         hard_linked: tally.hard_linked,
         reflinked: tally.reflinked,
         copied: tally.copied,
+        deduplicated: tally.deduplicated,
         refusals: tally.refusals(),
         verified: request.flags.verify,
         warnings,
@@ -257,6 +264,7 @@ impl Job<'_> {
             scratch: draft.path(),
             mode: flags.link_mode,
             jobs: self.jobs,
+            dedup: flags.dedup,
         };
         let progress = Progress::default();
         let tally = voice.with_progress(&progress, self.closure.len(), || {

@@ -43,6 +43,8 @@ pub struct Tally {
     pub reflinked: Count,
     /// Names whose inodes are copies.
     pub copied: Count,
+    /// Inodes that became names of another, since content and mode are the same.
+    pub deduplicated: Count,
     pub(super) refusals: BTreeMap<(Method, Reason), u64>,
 }
 
@@ -67,7 +69,8 @@ impl Tally {
         *self.refusals.entry((method, reason)).or_default() += 1;
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds what another did.
+    pub fn add(&mut self, other: &Self) {
         self.files += other.files;
         self.directories += other.directories;
         self.symlinks += other.symlinks;
@@ -76,6 +79,7 @@ impl Tally {
             (&mut self.hard_linked, other.hard_linked),
             (&mut self.reflinked, other.reflinked),
             (&mut self.copied, other.copied),
+            (&mut self.deduplicated, other.deduplicated),
         ] {
             to.count += from.count;
             to.bytes += from.bytes;
@@ -135,6 +139,8 @@ pub struct Receipt {
     pub reflinked: Count,
     /// Names whose inodes are copies; symlinks made anew are counted here, with 0 bytes.
     pub copied: Count,
+    /// With `--dedup`: inodes of the closure that are names of another in the root, and what that saves.
+    pub deduplicated: Count,
     /// What was not done as the mode would have it.
     pub refusals: Vec<Refusal>,
     /// Whether each path's NAR hash was recomputed and found right.

@@ -38,9 +38,8 @@ fn a_root_has_the_table_and_nothing_else_beside_its_store() {
     let places: Vec<_> = found.iter().map(|line| line.split(" -> ").next().unwrap().trim_end_matches('/')).collect();
     assert_eq!(places, expected);
     let us = nix::unistd::getuid().as_raw();
-    let expected = |(place, mode, owner): (&'static str, u32, u32)| {
-        (place, mode, if is_root() { owner } else { us }, (5, 0))
-    };
+    let expected =
+        |(place, mode, owner): (&'static str, u32, u32)| (place, mode, if is_root() { owner } else { us }, (5, 0));
     // The store of the tests lies in `/tmp`, so that it is there in any case.
     for row in TABLE.iter().copied().chain([("tmp", 0o1777, 0)]) {
         let Entry { mode, owner, time, .. } = tree.0[Path::new(row.0)];
@@ -58,7 +57,10 @@ fn the_readme_lists_every_entry() {
     let table = TABLE.iter().map(|(place, ..)| format!("/{place}")).chain(["/tmp".to_owned()]);
     for place in table.chain(more.into_iter().chain(links).map(str::to_owned)) {
         let row = readme.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{place}`")));
-        assert!(row || ["/etc", "/home", "/run", "/var"].contains(&place.as_str()), "no row of the README has `{place}`");
+        assert!(
+            row || ["/etc", "/home", "/run", "/var"].contains(&place.as_str()),
+            "no row of the README has `{place}`"
+        );
     }
 }
 
@@ -176,9 +178,13 @@ fn programs_find_certificates_users_time_zones_and_room_with_no_variable_set() {
     let run = |root: &Path, userspec: &str, script: &str| {
         let mut command = Command::new(which::which("chroot").unwrap());
         command.env_clear().arg(format!("--userspec={userspec}")).arg(root).stdin(Stdio::null());
-        let output = command.args(["/run/profile/bin/bash", "-c", &format!("PATH=/run/profile/bin; {script}")]).output();
+        let output =
+            command.args(["/run/profile/bin/bash", "-c", &format!("PATH=/run/profile/bin; {script}")]).output();
         let output = output.unwrap();
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        )
     };
     let (root, bare) = (folder.path().join("root"), folder.path().join("bare"));
     let export = Export::new(&store).profile(&profile).profile(folder.path().join("cacert"));

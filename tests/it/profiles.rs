@@ -211,7 +211,8 @@ fn a_profile_named_twice_counts_once() {
     let folder = folder();
     let root = folder.path().join("root");
     symlink(&path, folder.path().join("result")).unwrap();
-    let receipt = Export::new(&store).profile(folder.path().join("result")).profile(&path).arg("--bare").root(&root).exports();
+    let receipt =
+        Export::new(&store).profile(folder.path().join("result")).profile(&path).arg("--bare").root(&root).exports();
     assert_eq!(named(&receipt), [(folder.path().join("result").to_str().unwrap(), path.as_path())]);
     assert_eq!(Tree::read(&root).beside(&store.directory), only_linked(&path));
 }
@@ -236,7 +237,8 @@ fn the_profile_link_goes_where_it_is_wanted() {
     ] {
         let folder = folder();
         let root = folder.path().join("root");
-        let receipt = Export::new(&store).profile(&path).args(["--bare", "--profile-path", wanted]).root(&root).exports();
+        let receipt =
+            Export::new(&store).profile(&path).args(["--bare", "--profile-path", wanted]).root(&root).exports();
         judge(&store, &[&path], &receipt);
         let mut expected: Vec<String> = ["bin/".into(), "etc/".into()].into();
         expected.push(format!("bin/sh -> {}/bin/sh", path.display()));
