@@ -54,6 +54,7 @@ pub mod interrupt;
 pub mod store;
 
 pub mod closure;
+pub mod sbom;
 
 pub mod layers;
 pub mod root;
