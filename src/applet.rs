@@ -2,6 +2,7 @@
 //! Nothing else may import an applet, and only applets that work are in the table.
 
 mod export_profile;
+mod inspect;
 mod multicall;
 mod options;
 mod profile;

@@ -5,7 +5,7 @@ pub mod limits;
 pub mod sizes;
 pub mod treemap;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::store::{Registration, StorePath};
 
@@ -171,6 +171,23 @@ impl<'a> Graph<'a> {
         (0..self.registrations.len()).map(chain).collect()
     }
 
+    /// Gives what is known of some paths to all that they need, where no two of them know different things.
+    pub fn spread(&self, known: impl Iterator<Item = (StorePath, String)>) -> BTreeMap<StorePath, String> {
+        let mut spread: BTreeMap<usize, Option<String>> = BTreeMap::new();
+        for (path, fact) in known {
+            let Some(start) = self.registrations.iter().position(|read| read.path == path) else { continue };
+            for reached in self.reached(start, None) {
+                let there = spread.entry(reached).or_insert_with(|| Some(fact.clone()));
+                if there.as_ref() != Some(&fact) {
+                    *there = None;
+                }
+            }
+        }
+        let named =
+            |(position, fact): (usize, Option<String>)| Some((self.registrations[position].path.clone(), fact?));
+        spread.into_iter().filter_map(named).collect()
+    }
+
     /// Those of which `wanted` is the store path, its base name, its name, or its name without the version.
     pub fn named(&self, wanted: &str) -> Vec<usize> {
         let base = wanted.trim_end_matches('/').rsplit('/').next().unwrap_or(wanted);
@@ -268,6 +285,21 @@ pub(crate) mod tests {
         }
         let (registrations, roots) = closure(&[("env", 1, &[1, 2]), ("hello-2.10", 1, &[]), ("hello-2.9", 1, &[])]);
         assert_eq!(Graph::new(&registrations, &roots).named("hello"), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_known_is_known_of_all_that_is_needed_unless_there_are_two_answers() {
+        let (registrations, roots) = closure(&WORLD);
+        let graph = Graph::new(&registrations, &roots);
+        let known = |facts: &[(usize, &str)]| {
+            let facts = facts.iter().map(|&(i, fact)| (registrations[i].path.clone(), fact.to_owned()));
+            let spread = graph.spread(facts);
+            spread.into_iter().map(|(path, fact)| format!("{} {fact}", path.name())).collect::<Vec<_>>()
+        };
+        assert_eq!(known(&[(4, "a")]), ["glibc-2.36 a", "libidn2-2.3 a"]);
+        assert_eq!(known(&[(2, "a"), (1, "b")]), ["python3-3.11.2 b", "hello-2.10 a", "openssl-3.0-lib b"]);
+        assert_eq!(known(&[(2, "a"), (4, "a")]).len(), 3);
+        assert_eq!(known(&[]), [""; 0]);
     }
 
     fn random() -> impl Strategy<Value = Vec<Vec<usize>>> {

@@ -17,7 +17,7 @@
 //! # Who may import whom
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
-//! [`store`], [`root`], [`layers`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
+//! [`store`], [`closure`], [`sbom`], [`root`], [`layers`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
 //! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
@@ -27,6 +27,7 @@
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
 //! - Something that every root has beside its store: a row of the table in `root::complete`, and in the README's.
 //! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
+//! - A fact about a closure, such as what would go with what: [`closure::Graph`], said by `report::sizes`.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //!

@@ -64,6 +64,25 @@ impl Plan {
         }
     }
 
+    /// Roots side by side, called `0`, `1` and so on, that are this one when laid over each other in this order:
+    /// the last has what lies beside the store, the others only a store, if they have store paths (`has_paths`).
+    #[must_use]
+    pub fn in_layers(&self, store: &StoreDirectory, has_paths: &[bool]) -> Self {
+        let mut layers = Self::default();
+        for (layer, has_paths) in has_paths.iter().enumerate() {
+            let layer = PathBuf::from(layer.to_string());
+            layers.directory(&layer);
+            if *has_paths {
+                layers.directory(&layer.join(store.relative()));
+            }
+        }
+        if let Some(last) = has_paths.len().checked_sub(1) {
+            let last = PathBuf::from(last.to_string());
+            layers.made.extend(self.made.iter().map(|(place, made)| (last.join(place), made.clone())));
+        }
+        layers
+    }
+
     /// Whether `place` is taken, or lies below something that is no directory.
     fn is_taken(&self, place: &Path) -> bool {
         let in_the_way = |path: &Path| self.made.get(path).is_some_and(|made| !matches!(made, Made::Directory { .. }));
@@ -439,6 +458,24 @@ mod tests {
                 Warning::Cycle(at("a", "bin/env")),
             ]
         );
+    }
+
+    #[test]
+    fn in_layers_the_last_has_what_is_beside_the_store() {
+        let (plan, _) = plan(&[profile("a", [])], Path::new("run/profile"), &store(), &Extent::Bare).unwrap();
+        let layers = plan.in_layers(&store(), &[true, false, false]);
+        let expected = [
+            "0",
+            "0/nix",
+            "0/nix/store",
+            "1",
+            "2",
+            "2/nix",
+            "2/nix/store",
+            "2/run",
+            "2/run/profile -> /nix/store/a-env",
+        ];
+        assert_eq!(lines(&layers), expected);
     }
 
     #[test]

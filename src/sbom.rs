@@ -27,8 +27,10 @@ pub fn bill(
 ) -> String {
     let mut registrations: Vec<_> = graph.registrations().iter().collect();
     registrations.sort_by(|a, b| a.path.base_name().cmp(b.path.base_name()));
-    let components: Vec<_> =
-        registrations.iter().map(|read| component(read, store, revisions.get(&read.path).map(String::as_str))).collect();
+    let components: Vec<_> = registrations
+        .iter()
+        .map(|read| component(read, store, revisions.get(&read.path).map(String::as_str)))
+        .collect();
     let mut sorted: Vec<_> = roots.iter().map(StorePath::base_name).collect();
     sorted.sort_unstable();
     sorted.dedup();

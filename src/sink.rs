@@ -4,6 +4,7 @@
 mod below;
 pub mod directory;
 pub mod draft;
+pub mod file;
 pub mod identical;
 pub mod link;
 pub mod mounts;

@@ -1,7 +1,8 @@
 //! `export-profile`: copies a profile and its closure into a root for the next stage of a Dockerfile.
 //! It must never leave a root behind that is not complete.
 
-use std::ffi::{OsStr, OsString};
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,10 +12,12 @@ use indicatif::DecimalBytes;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
+use super::inspect::{InspectArguments, Inspected, only_one};
 use super::options::{Jobs, Loudness};
 use super::profile::{ProfileArguments, ProfileRequest, source_date_epoch, store_paths};
 use crate::failure::{Usage, hinted, shown};
 use crate::interrupt::Interrupt;
+use crate::layers;
 use crate::progress::Progress;
 use crate::report::{DryRun, Voice};
 use crate::root::Plan;
@@ -22,13 +25,15 @@ use crate::sink::directory::{Copying, copy_store_paths};
 use crate::sink::draft::{Draft, remove_left_overs};
 use crate::sink::link::LinkMode;
 use crate::sink::mounts::Mounts;
-use crate::sink::receipt::{BesideStore, Receipt, Tally};
+use crate::sink::receipt::{BesideStore, Layer, Receipt, Tally};
 use crate::sink::target::Target;
 use crate::sink::{is_out_of_space, verify};
-use crate::store::StorePath;
 use crate::store::query::NixStore;
+use crate::store::{Registration, StorePath};
 
 const NAME: &str = "export-profile";
+/// As many layers as images have at most, less some for what comes before and after.
+const MOST_LAYERS: i64 = 120;
 
 /// Copy a Nix profile and its closure into ROOT, the root directory of a container image.
 ///
@@ -39,7 +44,7 @@ const NAME: &str = "export-profile";
 #[command(name = NAME, version, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     /// Where to export to: a directory that is empty or does not exist.
-    #[arg(required_unless_present = "dry_run")]
+    #[arg(required_unless_present_any = ["dry_run", "why"])]
     root: Option<PathBuf>,
 
     #[command(flatten)]
@@ -65,13 +70,21 @@ struct Arguments {
     #[arg(long)]
     sync: bool,
 
-    /// Print which store paths would be exported, with their NAR sizes, and write nothing.
+    /// Print which store paths would be exported, with their NAR sizes, and write no root.
     #[arg(long, conflicts_with_all = ["verify", "sync"])]
     dry_run: bool,
+
+    /// Make N roots, ROOT/0, ROOT/1 and so on, whose layers change as little as possible from build to build, and
+    /// print a line COPY for each, to be pasted into a Dockerfile.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_LAYERS), conflicts_with = "dry_run")]
+    layers: Option<u16>,
 
     /// Print what was done as JSON on stdout.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    inspect: InspectArguments,
 
     #[command(flatten)]
     loudness: Loudness,
@@ -84,8 +97,11 @@ Examples:
           FROM scratch, COPY --from=build /dist / and ENV PATH=/run/profile/bin
   export-profile --profile ./result --store-only /dist
           For a base image that has a root of its own
-  export-profile --dry-run
-          What is in it, and how large
+  export-profile --dry-run --report
+          What is in it, how large, and why
+  export-profile --layers 8 /dist
+          For images of which a changed build sends only what changed: prints eight lines
+          COPY --from=build /dist/K / for the next stage
 
 Exit status: 0 done, 1 failed (nothing was written), 2 usage, 128+n ended by signal n.";
 
@@ -95,6 +111,8 @@ struct Request {
     profile: ProfileRequest,
     /// Seconds since 1970 for what is made beside the store: Nix's own 1, unless the user says more.
     time: i64,
+    inspect: InspectArguments,
+    layers: Option<u16>,
     flags: Flags,
 }
 
@@ -115,7 +133,14 @@ impl Request {
         if root.as_ref().is_some_and(|root| root.as_os_str().is_empty()) {
             return Err(Usage("ROOT is empty".into()).into());
         }
+        let mut printing = arguments.inspect.printing();
+        printing.extend(arguments.json.then_some("--json"));
+        // With `--json` the lines are in the receipt.
+        printing.extend((arguments.layers.is_some() && !arguments.json).then_some("--layers"));
+        only_one(&printing)?;
         Ok(Self {
+            inspect: arguments.inspect,
+            layers: arguments.layers,
             root,
             profile,
             time: source_date_epoch(variable)?.unwrap_or(1),
@@ -144,16 +169,30 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let target = request.root.as_deref().map(|root| prepare(root, &request, voice, &interrupt)).transpose()?;
     let nix = NixStore::find(request.profile.store.clone(), interrupt.clone())?;
     let profiles = request.profile.find(voice)?;
-    let closure = nix.closure(&store_paths(&profiles))?;
+    let roots = store_paths(&profiles);
+    let closure = nix.closure(&roots)?;
     voice.decision(&format!("the closure has {} store paths", closure.len()));
 
+    let store = &request.profile.store;
     let exported = request.profile.exported(&profiles);
-    let Some(target) = target.filter(|_| !request.flags.dry_run) else {
-        let registrations = nix.registration(&closure)?;
-        voice.dry_run(
-            &DryRun { store: &request.profile.store, profiles: &exported, registrations: &registrations },
-            request.flags.json,
-        )?;
+    let is_dry = request.flags.dry_run || target.is_none();
+    let registrations = if is_dry || request.inspect.is_wanted() || request.layers.is_some() {
+        nix.registration(&closure)?
+    } else {
+        Vec::new()
+    };
+    request.inspect.run(Inspected {
+        store,
+        registrations: &registrations,
+        roots: &roots,
+        jobs,
+        interrupt: &interrupt,
+    })?;
+    let Some(target) = target.filter(|_| !is_dry) else {
+        if request.inspect.printing().is_empty() {
+            let found = DryRun { store, profiles: &exported, registrations: &registrations };
+            voice.dry_run(&found, request.flags.json)?;
+        }
         return Ok(0);
     };
     let (plan, mut warnings) = request.profile.plan_root(&profiles, &interrupt)?;
@@ -161,11 +200,16 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         voice.warning(warning);
     }
 
+    let layers = request.layers.map(|count| layered(&registrations, &roots, count.into()));
+    let parts = layers.as_ref().map_or_else(|| vec![closure.clone()], Clone::clone);
+    let has_paths: Vec<bool> = parts.iter().map(|part| !part.is_empty()).collect();
+    let plan = if layers.is_some() { plan.in_layers(store, &has_paths) } else { plan };
     let job = Job {
         request: &request,
         target: &target,
         nix: &nix,
         closure: &closure,
+        parts: &parts,
         plan: &plan,
         jobs,
         interrupt: &interrupt,
@@ -184,6 +228,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         directories: tally.directories,
         symlinks: tally.symlinks,
         bytes: tally.bytes,
+        layers: layers.map_or_else(Vec::new, |layers| copied_layers(&target.root, &layers, &registrations)),
         beside_store,
         hard_linked: tally.hard_linked,
         reflinked: tally.reflinked,
@@ -198,6 +243,36 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         .receipt(&receipt, request.flags.json)
         .with_context(|| format!("the export to `{}` is complete, but not its receipt", receipt.root))?;
     Ok(0)
+}
+
+/// Exactly `count` layers: where fewer are needed, empty ones come before the last, which is the profile's.
+fn layered(registrations: &[Registration], roots: &[StorePath], count: usize) -> Vec<Vec<StorePath>> {
+    let mut layers = layers::split(registrations, roots, count);
+    let last = layers.pop().unwrap_or_default();
+    layers.resize(count - 1, Vec::new());
+    layers.push(last);
+    layers
+}
+
+/// The layers as a receipt tells of them, with the lines that copy them from a stage called `build`.
+fn copied_layers(root: &Path, layers: &[Vec<StorePath>], registrations: &[Registration]) -> Vec<Layer> {
+    let sizes: HashMap<_, _> = registrations.iter().map(|read| (&read.path, read.nar_size)).collect();
+    let layer = |(number, paths): (usize, &Vec<StorePath>)| Layer {
+        copy: copy_line(&root.join(number.to_string())),
+        store_paths: paths.len() as u64,
+        nar_size: paths.iter().filter_map(|path| sizes.get(path)).sum(),
+    };
+    layers.iter().enumerate().map(layer).collect()
+}
+
+/// Blanks and quotes need the form of a list; a `$` would be a variable, and a backslash the start of something.
+fn copy_line(from: &Path) -> String {
+    let from = shown(from).replace('\\', "\\\\").replace('$', "\\$");
+    if from.contains(|c: char| c.is_whitespace() || "\"'[".contains(c)) {
+        let list = serde_json::json!([from, "/"]);
+        return format!("COPY --from=build {list}");
+    }
+    format!("COPY --from=build {from} /")
 }
 
 /// Looks at ROOT, and clears away what dead runs left there.
@@ -229,6 +304,8 @@ struct Job<'a> {
     target: &'a Target,
     nix: &'a NixStore,
     closure: &'a [StorePath],
+    /// The store paths of each layer, or all where there are no layers.
+    parts: &'a [Vec<StorePath>],
     plan: &'a Plan,
     jobs: usize,
     interrupt: &'a Interrupt,
@@ -240,7 +317,7 @@ impl Job<'_> {
         let draft = Draft::create(self.target)?;
         voice.decision(&format!("writing to `{}`, jobs: {}", shown(draft.path()), self.jobs));
         let (draft, error) = match self.fill(&draft, voice) {
-            Ok(counts) => match draft.publish(self.target, self.request.time, self.last_entry()) {
+            Ok(counts) => match draft.publish(self.target, self.request.time, &self.last_entry()) {
                 Ok(()) => return Ok(counts),
                 Err(failed) => failed,
             },
@@ -256,22 +333,25 @@ impl Job<'_> {
     fn fill(&self, draft: &Draft, voice: Voice) -> anyhow::Result<Written> {
         let Request { profile: ProfileRequest { store, .. }, time, flags, .. } = self.request;
         let beside_store = draft.make(self.plan, self.interrupt)?;
-        let destination = draft.path().join(store.relative());
-        let copying = Copying {
-            store,
-            paths: self.closure,
-            destination: &destination,
-            scratch: draft.path(),
-            mode: flags.link_mode,
-            jobs: self.jobs,
-            dedup: flags.dedup,
-        };
         let progress = Progress::default();
         let tally = voice.with_progress(&progress, self.closure.len(), || {
-            let tally = copy_store_paths(&copying, &progress, self.interrupt)?;
-            if flags.verify {
-                let registrations = self.nix.registration(self.closure)?;
-                verify::verify(&destination, &registrations, self.jobs, self.interrupt)?;
+            let mut tally = Tally::default();
+            for (number, paths) in self.parts.iter().enumerate().filter(|(_, paths)| !paths.is_empty()) {
+                let destination = self.root_of(number, draft).join(store.relative());
+                let copying = Copying {
+                    store,
+                    paths,
+                    destination: &destination,
+                    scratch: draft.path(),
+                    mode: flags.link_mode,
+                    jobs: self.jobs,
+                    dedup: flags.dedup,
+                };
+                tally.add(&copy_store_paths(&copying, &progress, self.interrupt)?);
+                if flags.verify {
+                    let registrations = self.nix.registration(paths)?;
+                    verify::verify(&destination, &registrations, self.jobs, self.interrupt)?;
+                }
             }
             anyhow::Ok(tally)
         })?;
@@ -283,10 +363,21 @@ impl Job<'_> {
         Ok(Written { tally, beside_store, kept })
     }
 
-    /// The root's entry that appears last: where it is there, all is.
-    fn last_entry(&self) -> &OsStr {
+    /// Where in the draft the root with the paths of a part lies.
+    fn root_of(&self, part: usize, draft: &Draft) -> PathBuf {
+        match self.request.layers {
+            Some(_) => draft.path().join(part.to_string()),
+            None => draft.path().to_owned(),
+        }
+    }
+
+    /// The entry of ROOT that appears last: where it is there, all is.
+    fn last_entry(&self) -> OsString {
+        if let Some(count) = self.request.layers {
+            return (count - 1).to_string().into();
+        }
         let last = self.request.profile.profile_path.as_deref().unwrap_or(self.request.profile.store.relative());
-        last.iter().next().unwrap_or_default()
+        last.iter().next().unwrap_or_default().to_owned()
     }
 
     /// Says of a full disk which one, and how much is needed.

@@ -78,7 +78,8 @@ pub fn find(
     let reader = Reader { base, store, interrupt };
     let tasks = paths.iter().map(|path| path.base_name().as_bytes().to_vec()).collect();
     let worker = || (Vec::new(), Buffer::default());
-    let found = pool::run(jobs, tasks, worker, |path, (found, buffer), added| reader.walk(path, found, buffer, added))?;
+    let found =
+        pool::run(jobs, tasks, worker, |path, (found, buffer), added| reader.walk(&path, found, buffer, added))?;
 
     let mut alike: BTreeMap<Kind, BTreeMap<Inode, Vec<u8>>> = BTreeMap::new();
     for Found { kind, inode, path } in found.into_iter().flat_map(|(found, _)| found) {
@@ -124,7 +125,7 @@ impl Reader<'_> {
     /// Adds the files in a directory, or a store path that is one, to `found`, and its directories to the tasks.
     fn walk(
         &self,
-        path: Vec<u8>,
+        path: &[u8],
         found: &mut Vec<Found>,
         buffer: &mut Buffer,
         added: &mut Added<'_, Vec<u8>>,
@@ -132,16 +133,16 @@ impl Reader<'_> {
         self.interrupt.check()?;
         // What is pushed later is a directory for certain.
         let is_store_path = !path.contains(&b'/');
-        if is_store_path && self.look(path.clone(), found)?.is_none() {
+        if is_store_path && self.look(path.to_owned(), found)?.is_none() {
             return Ok(());
         }
         let mut names = Names::default();
-        below::directory(&self.base, &path)
+        below::directory(&self.base, path)
             .and_then(|directory| names.read(&directory, buffer))
-            .map_err(|errno| self.failed(&path, errno))?;
+            .map_err(|errno| self.failed(path, errno))?;
         for (name, kind) in names.iter() {
             if kind != FileType::Symlink {
-                added.tasks.extend(self.look(below::join(&path, name.to_bytes()), found)?);
+                added.tasks.extend(self.look(below::join(path, name.to_bytes()), found)?);
             }
         }
         Ok(())

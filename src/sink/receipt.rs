@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::link::{Layer, Method};
+use super::link::{self, Method};
 
 /// How many names came to the root in one way, and the bytes of their inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -23,7 +23,7 @@ pub(super) enum Reason {
     /// The kernel's answer.
     Errno(i32),
     /// From a lower layer of overlayfs, or maybe one, a link is a copy with an fsync.
-    Layer(Layer),
+    Layer(link::Layer),
 }
 
 /// What one thread, or all of them, did in the store of the root.
@@ -131,6 +131,8 @@ pub struct Receipt {
     pub symlinks: u64,
     /// Sizes of the regular files in bytes, each inode once.
     pub bytes: u64,
+    /// With `--layers` each of them, in order.
+    pub layers: Vec<Layer>,
     /// What was made beside the store.
     pub beside_store: BesideStore,
     /// Names that are hard links to the store's inodes.
@@ -149,6 +151,18 @@ pub struct Receipt {
     pub warnings: Vec<String>,
     /// Wall-clock time of the whole run.
     pub seconds: f64,
+}
+
+/// One of the roots of a layered export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// The line of a Dockerfile that copies it.
+    pub copy: String,
+    /// How many store paths.
+    pub store_paths: u64,
+    /// Their NAR sizes together.
+    pub nar_size: u64,
 }
 
 /// Counts of what was made beside the store.
@@ -170,7 +184,7 @@ impl Tally {
                 let errno = Errno::from_raw(*errno);
                 format!("{}: {}", errno_name(errno), errno.desc())
             }
-            Reason::Layer(Layer::Unknown) => {
+            Reason::Layer(link::Layer::Unknown) => {
                 "overlayfs does not tell the layer of these store paths, and from a lower one a link is slow".to_owned()
             }
             Reason::Layer(_) => "store paths in a lower layer of overlayfs are faster copied than linked".to_owned(),

@@ -52,9 +52,7 @@ mod tests {
     fn commits_are_found_in_every_version_of_the_format() {
         let store = StoreDirectory::new(Path::new("/nix/store")).unwrap();
         let (path, rev) = (format!("/nix/store/{}-hello", "a".repeat(32)), "0123456789abcdef0123456789abcdef01234567");
-        let element = |original: &str, url: &str| {
-            serde_json::json!({ "originalUrl": original, "url": url, "storePaths": [path, "/tmp/x", 7] })
-        };
+        let element = |original: &str, url: &str| serde_json::json!({ "originalUrl": original, "url": url, "storePaths": [path, "/tmp/x", 7] });
         for (original, url, known) in [
             ("flake:nixpkgs", format!("github:NixOS/nixpkgs/{rev}"), true),
             ("flake:nixpkgs", format!("path:/nix/store/x-source?lastModified=1&rev={rev}"), true),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::{Registration, StoreDirectory, StorePath, registration};
+use super::{Registration, StoreDirectory, StorePath, manifest, registration};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
 
@@ -131,6 +131,12 @@ impl NixStore {
         }
         read
     }
+}
+
+/// The commits of nixpkgs that `profile` has written down; none for a profile of `nix-env` or a `./result`.
+pub fn nixpkgs_revisions(profile: &StorePath, store: &StoreDirectory) -> Vec<(StorePath, String)> {
+    let text = std::fs::read_to_string(store.join(profile).join("manifest.json")).unwrap_or_default();
+    manifest::nixpkgs_revisions(&text, store)
 }
 
 type Answer = mpsc::Receiver<std::io::Result<Vec<u8>>>;

@@ -13,17 +13,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["failure", "store"]),
     ("layers", &["layers", "store"]),
     ("root", &["failure", "root", "store"]),
+    ("closure", &["closure", "store"]),
+    ("sbom", &["closure", "store"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "progress", "root", "sink", "store"]),
-    ("report", &["failure", "progress", "sink", "store"]),
+    ("report", &["closure", "failure", "progress", "report", "sink", "store"]),
     ("main", &["applet", "report"]),
 ];
 
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
-const PURE: &[&str] = &["failure", "progress", "store", "layers", "root", "sink::link", "sink::receipt"];
+const PURE: &[&str] =
+    &["failure", "closure", "sbom", "progress", "store", "layers", "root", "sink::link", "sink::receipt"];
 const BUT: &[&str] = &["store::query"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
