@@ -9,26 +9,27 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::{finish, root_for, scratch, skip};
+use super::{finish, root_for, skip};
 
-/// Runs the rest of its arguments with the folder `$1` until its standard input ends; then ends them and removes
-/// the folder. Some of what these programs leave is mounted.
-const KEEPER: &str = r#"folder=$1; shift
-"$@" <&- & program=$!
-trap 'kill $program' TERM
+/// Runs a program, `$3…`, if there is one, until its standard input ends; then ends the program, runs the shell
+/// command `$2`, and removes the folder `$1`. Some of what lies there is mounted. By then nobody reads what it says.
+const KEEPER: &str = r#"folder=$1 finally=$2 program=; shift 2
+if [ $# != 0 ]; then "$@" & program=$!; fi
 while read -r _; do :; done
-kill $program; wait $program
+exec >/dev/null 2>&1
+if [ -n "$program" ]; then kill $program; wait $program; fi
+eval "$finally"
 awk -v d="$folder/" 'index($2 "/", d) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n 1 umount -l
 rm -rf --one-file-system "$folder""#;
 
 /// No daemon takes as long to start, even on a busy machine.
 const LONGEST_START: Duration = Duration::from_secs(90);
 
-/// A program that serves, in a process group of its own: what ends the tests from a terminal must not end it
-/// before it has been told to.
-fn keep(folder: &Path, program: &[&str], environment: &[(&str, &Path)]) -> Child {
+/// Starts a keeper, in a process group of its own: what ends the tests from a terminal must not end it before it
+/// has done its work.
+fn keep(folder: &Path, finally: &str, program: &[&str], environment: &[(&str, &Path)]) -> Child {
     let mut command = Command::new("sh");
-    command.args(["-c", KEEPER, "sh"]).arg(folder).args(program).envs(environment.iter().copied());
+    command.args(["-c", KEEPER, "sh"]).arg(folder).arg(finally).args(program).envs(environment.iter().copied());
     command.stdin(Stdio::piped()).process_group(0);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -60,7 +61,7 @@ pub(crate) struct Docker {
 impl Docker {
     /// `None` where there can be none, after saying so.
     pub(crate) fn get() -> Option<&'static Self> {
-        static DOCKER: OnceLock<(Docker, Option<Child>)> = OnceLock::new();
+        static DOCKER: OnceLock<(Docker, Child)> = OnceLock::new();
         if !root_for("a container engine") {
             return None;
         }
@@ -71,10 +72,13 @@ impl Docker {
         Some(&DOCKER.get_or_init(Self::start).0)
     }
 
-    fn start() -> (Self, Option<Child>) {
+    fn start() -> (Self, Child) {
         let machines = Self { host: None };
         if machines.answers() {
-            return (machines, None);
+            let images =
+                format!("docker images --filter 'reference={}' --format '{{{{.Repository}}}}:{{{{.Tag}}}}'", tag("*"));
+            let remove = format!("{images} | xargs -r docker rmi --force");
+            return (machines, keep(&folder_of("docker"), &remove, &[], &[]));
         }
         let folder = folder_of("docker");
         let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
@@ -92,27 +96,35 @@ impl Docker {
             at("daemon.json")
         );
         let program: Vec<_> = program.split(' ').collect();
-        let mut keeper = keep(&folder, &program, &[("NOTIFY_SOCKET", &folder.join("notify"))]);
+        let mut keeper = keep(&folder, "", &program, &[("NOTIFY_SOCKET", &folder.join("notify"))]);
         let log = keeper.stderr.take().unwrap();
         std::thread::spawn(move || line_with(log, |line| line.contains("Daemon shutdown complete").then_some(())));
         let mut message = [0; 256];
         let ready = notify.recv(&mut message).map(|length| message[..length].starts_with(b"READY=1"));
         assert!(matches!(ready, Ok(true)), "dockerd did not start: {ready:?}");
-        (Self { host: Some(host) }, Some(keeper))
+        (Self { host: Some(host) }, keeper)
     }
 
     fn answers(&self) -> bool {
-        self.command().args(["version", "--format", "{{.Server.Version}}"]).output().is_ok_and(|out| out.status.success())
+        self.command()
+            .args(["version", "--format", "{{.Server.Version}}"])
+            .output()
+            .is_ok_and(|out| out.status.success())
     }
 
     /// Debian's client before others in `PATH`, which may not know `DOCKER_BUILDKIT`.
     pub(crate) fn command(&self) -> Command {
         let debian = Path::new("/usr/bin/docker");
         let mut command = Command::new(if debian.exists() { debian } else { Path::new("docker") });
+        self.environment(&mut command).stdin(Stdio::null());
+        command
+    }
+
+    /// Gives a program what it needs to find this daemon.
+    pub(crate) fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         if let Some(host) = &self.host {
             command.env("DOCKER_HOST", host);
         }
-        command.stdin(Stdio::null());
         command
     }
 
@@ -170,7 +182,7 @@ impl Buildah {
         }
         let (buildah, _) = BUILDAH.get_or_init(|| {
             let folder = folder_of("buildah");
-            let keeper = keep(&folder, &["cat", "/dev/null"], &[]);
+            let keeper = keep(&folder, "", &[], &[]);
             (Self { folder }, keeper)
         });
         Some(buildah)
@@ -214,7 +226,7 @@ impl Registry {
         );
         fs_err::write(folder.join("config.yml"), settings).unwrap();
         let config = folder.join("config.yml");
-        let mut keeper = keep(&folder, &["docker-registry", "serve", config.to_str().unwrap()], &[]);
+        let mut keeper = keep(&folder, "", &["docker-registry", "serve", config.to_str().unwrap()], &[]);
         let address = line_with(keeper.stderr.take().unwrap(), |line| {
             let (_, address) = line.split_once("listening on ")?;
             Some(address.split(['"', ',', ' ']).next()?.to_owned())
@@ -245,16 +257,19 @@ impl TlsServer {
             "req -x509 {key} -keyout ca.key -out ca.crt -subj /CN=test -days 2 -addext basicConstraints=critical,CA:TRUE"
         ));
         openssl(&format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"));
-        openssl("x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile names");
+        openssl(
+            "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile names",
+        );
         let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
         let (certificate, key) = (at("server.crt"), at("server.key"));
-        let program =
-            ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", &certificate, "-key", &key, "-www", "-naccept", "8"];
-        let mut keeper = keep(&folder, &program, &[]);
+        let program = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", &certificate, "-key", &key, "-www"];
+        let mut keeper = keep(&folder, "", &program, &[]);
         // The pipe would fill; nobody reads it.
         let errors = keeper.stderr.take().unwrap();
         std::thread::spawn(move || BufReader::new(errors).lines().for_each(drop));
-        let port = line_with(keeper.stdout.take().unwrap(), |line| Some(line.strip_prefix("ACCEPT ")?.rsplit(':').next()?.to_owned()));
+        let port = line_with(keeper.stdout.take().unwrap(), |line| {
+            Some(line.strip_prefix("ACCEPT ")?.rsplit(':').next()?.to_owned())
+        });
         Self { port, authority: folder.join("ca.crt"), _keeper: keeper }
     }
 }
@@ -262,9 +277,4 @@ impl TlsServer {
 /// A name for images of this run alone: the daemon may be the machine's own.
 pub(crate) fn tag(name: &str) -> String {
     format!("nixkit-it-{}/{name}", std::process::id())
-}
-
-/// Where the tests of engines put what is shared among them.
-pub(crate) fn shared(name: &str) -> PathBuf {
-    scratch().join(name)
 }
