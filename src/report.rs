@@ -1,6 +1,8 @@
 //! Every word to the user: data on stdout, everything else on stderr.
 //! It must never decide anything but how a thing is said.
 
+pub mod image;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc;
 use std::time::Duration;
