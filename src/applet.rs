@@ -1,6 +1,7 @@
 //! Which applet a name means, and the table of applets.
 //! Nothing else may import an applet, and only applets that work are in the table.
 
+mod export_image;
 mod export_profile;
 mod inspect;
 mod multicall;
@@ -24,11 +25,18 @@ pub struct Applet {
 }
 
 /// Every applet, in the order in which help lists them.
-pub const APPLETS: &[Applet] = &[Applet {
-    name: "export-profile",
-    about: "Copy a Nix profile and its closure into a root directory",
-    run: export_profile::run,
-}];
+pub const APPLETS: &[Applet] = &[
+    Applet {
+        name: "export-profile",
+        about: "Copy a Nix profile and its closure into a root directory",
+        run: export_profile::run,
+    },
+    Applet {
+        name: "export-image",
+        about: "Write a Nix profile and its closure as an OCI image",
+        run: export_image::run,
+    },
+];
 
 /// The program's own name.
 pub const OWN_NAME: &str = "nixkit";

@@ -17,7 +17,7 @@
 //! # Who may import whom
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
-//! [`store`], [`closure`], [`sbom`], [`root`], [`layers`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
+//! [`store`], [`closure`], [`sbom`], [`root`], [`layers`], [`oci`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
 //! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
@@ -52,12 +52,14 @@ pub mod failure;
 
 pub mod applet;
 pub mod interrupt;
+pub mod program;
 pub mod store;
 
 pub mod closure;
 pub mod sbom;
 
 pub mod layers;
+pub mod oci;
 pub mod root;
 
 pub mod progress;

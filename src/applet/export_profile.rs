@@ -21,6 +21,7 @@ use crate::layers;
 use crate::progress::Progress;
 use crate::report::{DryRun, Voice};
 use crate::root::Plan;
+use crate::root::accounts::Account;
 use crate::sink::directory::{Copying, copy_store_paths};
 use crate::sink::draft::{Draft, remove_left_overs};
 use crate::sink::link::LinkMode;
@@ -49,6 +50,10 @@ struct Arguments {
 
     #[command(flatten)]
     profile: ProfileArguments,
+
+    /// Add a user, and a group of the same name and number, 1000 if none is given, with a home in `/home`.
+    #[arg(long, value_name = "NAME[:UID]", conflicts_with_all = ["store_only", "bare"])]
+    user: Option<Account>,
 
     /// How files get into ROOT: `auto` makes hard links and copies what cannot be linked; the other modes
     /// never fall back. Hard links share their inodes with the store: never change such a file in place.
@@ -128,7 +133,7 @@ struct Flags {
 
 impl Request {
     fn new(arguments: Arguments, variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
-        let profile = ProfileRequest::new(arguments.profile, &variable)?;
+        let profile = ProfileRequest::new(arguments.profile, arguments.user, &variable)?;
         let root = arguments.root;
         if root.as_ref().is_some_and(|root| root.as_os_str().is_empty()) {
             return Err(Usage("ROOT is empty".into()).into());

@@ -37,10 +37,13 @@ pub(super) struct ProfileArguments {
     /// Write only what the profile brings, as nix-docker-base did: no `/tmp`, no users, no links to certificates.
     #[arg(long, conflicts_with = "store_only")]
     bare: bool,
+}
 
-    /// Add a user, and a group of the same name and number, 1000 if none is given, with a home in `/home`.
-    #[arg(long, value_name = "NAME[:UID]", conflicts_with_all = ["store_only", "bare"])]
-    user: Option<Account>,
+impl ProfileArguments {
+    /// Whether the root has all that programs expect of a system.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.bare && !self.store_only
+    }
 }
 
 /// What the words on the command line and the environment mean.
@@ -58,6 +61,7 @@ pub(super) struct ProfileRequest {
 impl ProfileRequest {
     pub(super) fn new(
         arguments: ProfileArguments,
+        user: Option<Account>,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> anyhow::Result<Self> {
         let set = |name| variable(name).filter(|value| !value.is_empty());
@@ -72,7 +76,7 @@ impl ProfileRequest {
             home: set("HOME").or_else(home_of_this_user),
             xdg_state_home: variable("XDG_STATE_HOME"),
         };
-        let extent = if arguments.bare { Extent::Bare } else { Extent::Complete { user: arguments.user } };
+        let extent = if arguments.bare { Extent::Bare } else { Extent::Complete { user } };
         Ok(Self { profiles: arguments.profiles, profile_path, extent, store, environment })
     }
 
@@ -174,7 +178,7 @@ mod tests {
     fn the_store_directory_is_nixs_own() {
         let request = |variables: &[(&str, &str)]| {
             let arguments = Command::try_parse_from(["x"]).unwrap().arguments;
-            ProfileRequest::new(arguments, |name| {
+            ProfileRequest::new(arguments, None, |name| {
                 variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
             })
         };

@@ -8,17 +8,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("progress", &[]),
     ("interrupt", &["failure"]),
+    ("program", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
-    ("store::query", &["failure", "interrupt", "store"]),
+    ("store::query", &["failure", "interrupt", "program", "store"]),
     ("store", &["failure", "store"]),
     ("layers", &["layers", "store"]),
+    ("oci", &["failure", "oci"]),
     ("root", &["failure", "root", "store"]),
     ("closure", &["closure", "store"]),
     ("sbom", &["closure", "store"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
-    ("sink", &["failure", "interrupt", "progress", "root", "sink", "store"]),
+    ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
     ("report", &["closure", "failure", "progress", "report", "sink", "store"]),
     ("main", &["applet", "report"]),
 ];
@@ -26,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
 const PURE: &[&str] =
-    &["failure", "closure", "sbom", "progress", "store", "layers", "root", "sink::link", "sink::receipt"];
+    &["failure", "closure", "sbom", "progress", "store", "layers", "oci", "root", "sink::link", "sink::receipt"];
 const BUT: &[&str] = &["store::query"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -6,6 +6,7 @@ mod bad_input;
 mod complete_root;
 mod content;
 mod documents;
+mod images;
 mod inspect;
 mod interrupts;
 mod kills;
