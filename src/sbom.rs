@@ -13,7 +13,7 @@ use crate::store::{Registration, StoreDirectory, StorePath};
 /// Where an image has its own, and what the label [`LABEL`] says.
 pub const PLACE: &str = "/usr/share/sbom/nixkit.cdx.json";
 /// The label of an image that says where in it the bill lies.
-pub const LABEL: &str = "io.nixkit.sbom";
+pub const LABEL: &str = "nixkit.sbom";
 
 /// The part that stands for the whole, to which the profiles belong.
 const WHOLE: &str = "closure";

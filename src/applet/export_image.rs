@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, Parser, ValueEnum};
 use nix::sys::stat::{Mode, umask};
 
 use super::inspect::{InspectArguments, Inspected, only_one};
@@ -304,6 +304,11 @@ impl Request {
         };
         self.settings.clone().with_default("PATH", &path)
     }
+}
+
+/// What it understands.
+pub(super) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use indicatif::DecimalBytes;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
@@ -159,6 +159,11 @@ impl Request {
             },
         })
     }
+}
+
+/// What it understands.
+pub(super) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {

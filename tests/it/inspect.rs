@@ -108,7 +108,7 @@ fn only_one_thing_goes_to_stdout() {
         (&["--why", "env", "--json"], "--why", "--json"),
         (&["--report=html", "--layers", "3"], "--report", "--layers"),
     ] {
-        let export = arguments.iter().fold(Export::new(&store).profile(&env), |export, argument| export.arg(argument));
+        let export = arguments.iter().fold(Export::new(&store).profile(&env), Export::arg);
         let message = format!(
             "export-profile: error: `{one}` and `{other}` would both print on stdout; `--report-file` takes a report \
              elsewhere\n{hint}"
@@ -149,7 +149,7 @@ fn a_limit_fails_the_export_with_the_reason() {
     let root = folder.path().join("root");
     let export = |arguments: &[&str]| {
         let export = Export::new(&store).profile(&env).root(&root);
-        arguments.iter().fold(export, |export, argument| export.arg(argument))
+        arguments.iter().fold(export, Export::arg)
     };
     let forbidden = "`needed-1.0` is forbidden (`--forbid need?d-*`): env -> large-2.0-bin -> needed-1.0";
     let hint = "hint: a chain says who needs what; `--report` tells the sizes\n";
