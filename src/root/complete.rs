@@ -56,7 +56,7 @@ const TABLE: &[(&str, What)] = &[
     ("etc/zoneinfo", Link(TIME_ZONES)),
 ];
 
-/// Without it glibc asks `dns` before `files` for hosts in some versions, and others look nowhere (nsswitch.conf(5)).
+/// Without it older versions of glibc ask `dns` for hosts before `files`, so that `/etc/hosts` does not count.
 const NSSWITCH: &str = "\
 passwd: files
 group: files

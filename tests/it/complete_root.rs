@@ -1,12 +1,14 @@
 //! The root as programs find it that expect a system: its modes, its users, and TLS, temporary files and time zones
 //! with no variable set.
 
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
-use crate::support::{Entry, Export, Store, Tree, What, call, finish, folder, is_root, judge, root_for};
+use crate::support::engine::{Docker, TlsServer, tag};
+use crate::support::{
+    Entry, Export, Store, Tree, What, call, finish, folder, installed, is_root, judge, root_for, scratch,
+};
 
 /// What is in every complete root: place, mode, owner.
 const TABLE: &[(&str, u32, u32)] = &[
@@ -123,36 +125,31 @@ fn root_of_a_small_user_namespace_keeps_the_home_and_says_so() {
     assert_eq!(Entry::read(&root.join("home/nonroot")).owner, (0, 0));
 }
 
-/// `openssl s_server` on loopback, with a certificate of a CA that only this test knows.
-struct Server {
-    child: Child,
-    port: u16,
+/// Profiles of the stand-in's programs, and of the certificate of a CA that only this test knows.
+struct Programs {
+    store: Store,
+    profiles: [PathBuf; 2],
+    server: TlsServer,
 }
 
-impl Server {
-    /// Makes the CA in `folder` and serves a page over TLS.
-    fn start(folder: &Path) -> Self {
-        let openssl = |words: &str| finish(Command::new("openssl").args(words.split(' ')).current_dir(folder));
-        let ca = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=ca";
-        openssl(ca);
-        openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key -out csr -subj /CN=localhost");
-        fs_err::write(folder.join("names"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
-        openssl("x509 -req -in csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out crt");
-        let mut server = Command::new("openssl");
-        server.args(["s_server", "-accept", "127.0.0.1:0", "-cert", "crt", "-key", "key", "-www"]).current_dir(folder);
-        let mut child = server.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        // It says `ACCEPT 127.0.0.1:PORT`.
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT 127.0.0.1:")?.parse().ok()).unwrap();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, port }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Programs {
+    fn get() -> &'static Self {
+        static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+        PROGRAMS.get_or_init(|| {
+            let store = Store::of_the_machine();
+            let place = scratch().join("complete-root");
+            let certificates = place.join("certificates/etc/ssl/certs");
+            fs_err::create_dir_all(&certificates).unwrap();
+            let mut install = store.command("nix-env");
+            let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nixpkgs");
+            install.arg("--file").arg(&packages).arg("--profile").arg(place.join("profile"));
+            finish(install.args(["-iA", "bash", "coreutils", "curl", "openssl", "debianPackages.tzdata"]));
+            let server = TlsServer::start();
+            fs_err::copy(&server.authority, certificates.join("ca-bundle.crt")).unwrap();
+            let cacert = finish(store.nix_store().arg("--add").arg(place.join("certificates")));
+            let profiles = [place.join("profile"), cacert.into()];
+            Self { store, profiles, server }
+        })
     }
 }
 
@@ -161,20 +158,8 @@ fn programs_find_certificates_users_time_zones_and_room_with_no_variable_set() {
     if !root_for("chroot") {
         return;
     }
-    let store = Store::of_the_machine();
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nixpkgs");
     let folder = folder();
-    let profile = folder.path().join("profile");
-    let mut install = store.command("nix-env");
-    install.arg("--file").arg(&packages).arg("--profile").arg(&profile);
-    finish(install.args(["-iA", "bash", "coreutils", "curl", "openssl", "debianPackages.tzdata"]));
-    let server = Server::start(folder.path());
-    let certificates = folder.path().join("certificates");
-    fs_err::create_dir_all(certificates.join("etc/ssl/certs")).unwrap();
-    fs_err::copy(folder.path().join("ca.crt"), certificates.join("etc/ssl/certs/ca-bundle.crt")).unwrap();
-    let cacert = PathBuf::from(finish(store.nix_store().arg("--add").arg(&certificates)));
-    symlink(&cacert, folder.path().join("cacert")).unwrap();
-
+    let Programs { store, profiles, server } = Programs::get();
     let run = |root: &Path, userspec: &str, script: &str| {
         let mut command = Command::new(which::which("chroot").unwrap());
         command.env_clear().arg(format!("--userspec={userspec}")).arg(root).stdin(Stdio::null());
@@ -187,13 +172,13 @@ fn programs_find_certificates_users_time_zones_and_room_with_no_variable_set() {
         )
     };
     let (root, bare) = (folder.path().join("root"), folder.path().join("bare"));
-    let export = Export::new(&store).profile(&profile).profile(folder.path().join("cacert"));
+    let export = profiles.iter().fold(Export::new(store), Export::profile);
     export.clone().args(["--user", "app"]).root(&root).exports();
     export.arg("--bare").root(&bare).exports();
 
-    let curl = format!("curl --silent --show-error --output /dev/null https://127.0.0.1:{}/", server.port);
+    let curl = format!("curl --silent --show-error --output /dev/null https://localhost:{}/", server.port);
     let openssl = format!(
-        "openssl s_client -connect 127.0.0.1:{} -verify_return_error -brief </dev/null 2>&1 | \
+        "openssl s_client -connect localhost:{} -verify_return_error -brief </dev/null 2>&1 | \
          while read -r line; do case $line in Verification*) echo \"$line\";; esac; done",
         server.port
     );
@@ -221,4 +206,53 @@ fn programs_find_certificates_users_time_zones_and_room_with_no_variable_set() {
     let (_, said) = run(&bare, "65532:65532", "id -un; mktemp");
     assert!(said.contains("cannot find name for user ID 65532") && said.contains("failed to create"), "{said}");
     assert_eq!(run(&bare, "0:0", "TZ=Europe/Ljubljana date -d @0 +%R").1, "00:00\n");
+}
+
+#[test]
+fn in_a_container_the_user_has_a_name_a_home_and_room_and_tls_works() {
+    let Some(docker) = Docker::get() else { return };
+    let Programs { store, profiles, server } = Programs::get();
+    let place = tempfile::tempdir().unwrap();
+    let (archive, image) = (place.path().join("image.tar"), tag("complete"));
+    let mut export = Command::new(installed().join("export-image"));
+    export.env_clear().envs(store.environment()).args(["--quiet", "--user", "app:7", "--tag", &image]);
+    for profile in profiles {
+        export.arg("--profile").arg(profile);
+    }
+    finish(export.arg("--sbom").arg(place.path().join("bill.json")).arg(&archive));
+    docker.load(&archive);
+    let asked = "{{.Config.User}} {{index .Config.Labels \"nixkit.sbom\"}}";
+    let told = finish(docker.command().args(["image", "inspect", "--format", asked, &image]));
+    assert_eq!(told, "7:7 /usr/share/sbom/nixkit.cdx.json");
+    let bill = finish(&mut docker.run(&[], &image, &["cat", "/usr/share/sbom/nixkit.cdx.json"]));
+    assert_eq!(bill, fs_err::read_to_string(place.path().join("bill.json")).unwrap().trim_end());
+
+    let says = |image: &str, options: &[&str], script: &str| {
+        let mut run = docker.command();
+        run.args(["run", "--rm", "--network", "host", "--env", "PATH=/run/profile/bin"]).args(options);
+        finish(run.args([image, "bash", "-c", script]))
+    };
+    let url = format!("https://localhost:{}/", server.port);
+    let script = format!(
+        "id -un; echo ~; cd ~; : >file; mktemp >/dev/null; TZ=Europe/Ljubljana date -d @0 +%R; \
+         curl --silent --show-error {url} >/dev/null && echo trusted"
+    );
+    let expected = "app\n/home/app\n01:00\ntrusted";
+    assert_eq!(says(&image, &[], &script), expected);
+
+    // And through a Dockerfile. The classic builder makes everything root's; BuildKit does not.
+    let context = place.path().join("context");
+    fs_err::create_dir(&context).unwrap();
+    let export = profiles.iter().fold(Export::new(store), Export::profile);
+    export.args(["--user", "app:7", "--link-mode", "copy"]).root(context.join("dist")).exports();
+    let dockerfile = "FROM scratch AS build\nCOPY dist /dist\nFROM scratch\nCOPY --from=build /dist /\n";
+    fs_err::write(context.join("Dockerfile"), dockerfile).unwrap();
+    for buildkit in [true, false] {
+        let image = tag(if buildkit { "complete-buildkit" } else { "complete-classic" });
+        finish(&mut docker.build(buildkit, &context, &image));
+        let script = script.replace("cd ~; : >file; ", "");
+        assert_eq!(says(&image, &["--user", "7"], &script), expected, "buildkit: {buildkit}");
+        let modes = says(&image, &[], "stat -c %a /tmp /var/tmp /var/empty /root /home/app");
+        assert_eq!(modes, "1777\n1777\n555\n700\n755", "buildkit: {buildkit}");
+    }
 }

@@ -115,18 +115,14 @@ fn digest(layer: &Path) -> String {
     call("sh", [&"-c", &tar, &"sh", &layer])
 }
 
-/// The update of a package changes the layers of what was built anew and few others. Measured with this closure of
-/// 5.5 MB in 43 paths (bytes of changed layers / of changed paths):
-///
-/// | layers | hello | libidn2 | glibc |
-/// |---|---|---|---|
-/// | 60 | 1.00 | 1.00 | 1.00 |
-/// | 16 | 1.2 | 1.1 | 1.0 |
+/// The update of a package changes the layers of what was built anew and, where there are fewer layers than paths,
+/// what shares one with it. Of this closure, 8.3 MB in 43 paths, these bytes are in layers that change, and these are
+/// the new paths' own.
 #[test]
 fn an_update_changes_few_bytes_in_layers() {
     let builds = Builds::get();
     let mut measured = Vec::new();
-    for (count, most) in [("60", [1.0, 1.0, 1.0]), ("16", [9.0, 9.0, 9.0])] {
+    for count in ["60", "30", "16", "8"] {
         let folder = folder();
         let digests = |changed: &str| -> Vec<(String, u64)> {
             let root = folder.path().join(format!("root-{changed}"));
@@ -136,17 +132,17 @@ fn an_update_changes_few_bytes_in_layers() {
             layers.map(|(number, layer)| (digest(&root.join(number.to_string())), layer.nar_size)).collect()
         };
         let before: BTreeSet<_> = digests("").into_iter().map(|(digest, _)| digest).collect();
-        for (changed, most) in CHANGED.into_iter().zip(most) {
-            let sent: u64 =
-                digests(changed).into_iter().filter(|(digest, _)| !before.contains(digest)).map(|(_, size)| size).sum();
+        for changed in CHANGED {
+            let after = digests(changed);
+            let sent: u64 = after.iter().filter(|(digest, _)| !before.contains(digest)).map(|(_, size)| size).sum();
             let sizes = finish(builds.store.nix_store().args(["--query", "--size"]).args(builds.new_paths(changed)));
             let new: u64 = sizes.lines().map(|size| size.parse::<u64>().unwrap()).sum();
-            #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
-            let ratio = sent as f64 / new as f64;
-            measured.push(format!("{count} layers, {changed}: {sent} of {new} bytes, {ratio:.3}"));
-            assert!(ratio >= 1.0 && ratio <= most + 0.0005, "{measured:#?}");
+            measured.push((count, changed, sent / 1000, new / 1000));
         }
     }
+    // Layers, what changed, kB in changed layers, kB of changed paths.
+    let expected = [("", "", 0, 0)];
+    assert_eq!(measured, expected);
 }
 
 /// Size and digest of each layer of an image in a registry.
