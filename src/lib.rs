@@ -18,8 +18,8 @@
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
 //! [`store`], [`closure`], [`sbom`], [`root`], [`layers`], [`oci`], [`sink::link`] and [`sink::receipt`] are pure: no
-//! input or output, apart from [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
-//! test `architecture` reads the `use` lines and holds this table.
+//! input or output, apart from [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write,
+//! not why. The test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
 //!

@@ -240,19 +240,21 @@ fn in_a_container_the_user_has_a_name_a_home_and_room_and_tls_works() {
     let expected = "app\n/home/app\n01:00\ntrusted";
     assert_eq!(says(&image, &[], &script), expected);
 
-    // And through a Dockerfile. The classic builder makes everything root's; BuildKit does not.
+    // And through a Dockerfile: the classic builder makes everything root's, BuildKit does not.
     let context = place.path().join("context");
     fs_err::create_dir(&context).unwrap();
-    let export = profiles.iter().fold(Export::new(store), Export::profile);
-    export.args(["--user", "app:7", "--link-mode", "copy"]).root(context.join("dist")).exports();
-    let dockerfile = "FROM scratch AS build\nCOPY dist /dist\nFROM scratch\nCOPY --from=build /dist /\n";
+    let copied = "cp -a /nix /run /bin /etc /home /root /tmp /usr /var /dist";
+    let dockerfile = format!(
+        "FROM {image} AS build\nUSER 0\nRUN [\"bash\", \"-c\", \"mkdir /dist; {copied}\"]\n\
+         FROM scratch\nCOPY --from=build /dist /\n"
+    );
     fs_err::write(context.join("Dockerfile"), dockerfile).unwrap();
-    for buildkit in [true, false] {
+    for (buildkit, owner) in [(true, 7), (false, 0)] {
         let image = tag(if buildkit { "complete-buildkit" } else { "complete-classic" });
         finish(&mut docker.build(buildkit, &context, &image));
         let script = script.replace("cd ~; : >file; ", "");
         assert_eq!(says(&image, &["--user", "7"], &script), expected, "buildkit: {buildkit}");
-        let modes = says(&image, &[], "stat -c %a /tmp /var/tmp /var/empty /root /home/app");
-        assert_eq!(modes, "1777\n1777\n555\n700\n755", "buildkit: {buildkit}");
+        let found = says(&image, &[], "stat -c %a /tmp /var/tmp /var/empty /root /home/app; stat -c %u /home/app");
+        assert_eq!(found, format!("1777\n1777\n555\n700\n755\n{owner}"), "buildkit: {buildkit}");
     }
 }
