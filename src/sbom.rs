@@ -65,7 +65,7 @@ pub fn bill(
 fn component(read: &Registration, store: &StoreDirectory, revision: Option<&str>) -> Value {
     let (package, version) = read.path.package_and_version();
     let mut properties = vec![
-        json!({ "name": "nix:storePath", "value": store.join(&read.path).display().to_string() }),
+        json!({ "name": "nix:storePath", "value": format!("{store}/{}", read.path) }),
         json!({ "name": "nix:narHash", "value": format!("sha256:{}", read.nar_hash) }),
         json!({ "name": "nix:narSize", "value": read.nar_size.to_string() }),
     ];

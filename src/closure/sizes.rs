@@ -84,7 +84,7 @@ impl Sizes {
         let (closure_sizes, would_go) = (graph.closure_sizes(), graph.would_go());
         let (kept_by, chains) = (graph.kept_by(), graph.chains());
         let paths = order.iter().map(|&i| PathSizes {
-            path: store.join(&read[i].path).display().to_string(),
+            path: format!("{store}/{}", read[i].path),
             label: labels[i].clone(),
             nar_size: read[i].nar_size,
             closure_size: closure_sizes[i],

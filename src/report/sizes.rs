@@ -81,7 +81,7 @@ pub fn chains(graph: &Graph<'_>, store: &StoreDirectory, paths: &[usize]) -> Str
         ));
         for (i, &link) in chains[path].iter().enumerate() {
             let mark = if i == 0 { "   " } else { "-> " };
-            text.push_str(&format!("  {mark}{}\n", store.join(&read[link].path).display()));
+            text.push_str(&format!("  {mark}{store}/{}\n", read[link].path));
         }
     }
     text
