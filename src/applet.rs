@@ -2,8 +2,13 @@
 //! Nothing else may import an applet, and only applets that work are in the table.
 
 mod bash_tmate;
+mod export_image;
 mod export_profile;
+mod inspect;
+mod manual;
 mod multicall;
+mod options;
+mod profile;
 mod start_tmate;
 mod sync_dockerfile;
 
@@ -22,6 +27,8 @@ pub struct Applet {
     pub about: &'static str,
     /// Runs it with its arguments; the first one is the name that help and errors show.
     run: fn(Vec<OsString>) -> anyhow::Result<u8>,
+    /// What it understands, for completions and manual pages.
+    command: fn() -> clap::Command,
 }
 
 /// A program that a session runs under a hidden name, with the arguments after that.
@@ -33,26 +40,39 @@ pub const APPLETS: &[Applet] = &[
         name: "export-profile",
         about: "Copy a Nix profile and its closure into a root directory",
         run: export_profile::run,
+        command: export_profile::command,
+    },
+    Applet {
+        name: "export-image",
+        about: "Write a Nix profile and its closure as an OCI image",
+        run: export_image::run,
+        command: export_image::command,
     },
     Applet {
         name: "sync-dockerfile",
         about: "Let the base image in a Dockerfile follow the pinned nixpkgs",
         run: sync_dockerfile::run,
+        command: sync_dockerfile::command,
     },
     Applet {
         name: "start-tmate",
         about: "Open a tmate session, and end it once nobody is connected",
         run: start_tmate::run,
+        command: start_tmate::command,
     },
     Applet {
         name: "bash-tmate",
         about: "Run bash, and open such a session where it fails",
         run: bash_tmate::run,
+        command: bash_tmate::command,
     },
 ];
 
 /// What this program calls itself for within a session; not for people, so in no list.
 const HIDDEN: &[(&str, Hidden)] = &[(guard::WITH_PARENT, guard::run_with_parent), (guard::PANE, guard::run_pane)];
+
+/// From which likeness on a name is taken for a slip of the hand.
+const LIKE: f64 = 0.8;
 
 /// The program's own name.
 pub const OWN_NAME: &str = "nixkit";
@@ -121,10 +141,17 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> (String, anyhow::Result<u8>) {
 
 fn unknown(name: &OsStr) -> anyhow::Error {
     let names: Vec<_> = APPLETS.iter().map(|applet| applet.name).collect();
+    let meant = similar(&shown(name)).map_or_else(String::new, |meant| format!("did you mean `{meant}`? Or "));
     hinted(
         UnknownApplet(shown(name)),
-        format!("call it `{OWN_NAME}`, or by the name of an applet: {}", names.join(", ")),
+        format!("{meant}call it `{OWN_NAME}`, or by the name of an applet: {}", names.join(", ")),
     )
+}
+
+/// The applet whose name is most like `name`, if one is like it: as clap judges options.
+fn similar(name: &str) -> Option<&'static str> {
+    let likeness = APPLETS.iter().map(|applet| (strsim::jaro_winkler(name, applet.name), applet.name));
+    likeness.filter(|(likeness, _)| *likeness > LIKE).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -155,6 +182,28 @@ mod tests {
             assert_eq!(called_name(OsStr::new(argv0)), name, "{argv0}");
         }
         assert_eq!(called_name(OsStr::from_bytes(b"/bin/\xff")), OsStr::from_bytes(b"\xff"));
+    }
+
+    #[test]
+    fn a_slip_of_the_hand_is_understood() {
+        for (name, meant) in [
+            ("export-profil", Some("export-profile")),
+            ("exportprofile", Some("export-profile")),
+            ("export", Some("export-image")),
+            ("export_image", Some("export-image")),
+            ("sh", None),
+            ("", None),
+        ] {
+            assert_eq!(similar(name), meant, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_command_is_well_made() {
+        for applet in APPLETS {
+            (applet.command)().debug_assert();
+        }
+        multicall::command().debug_assert();
     }
 
     #[test]

@@ -23,16 +23,18 @@
 //! # Who may import whom
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
-//! [`store`], [`root`], [`dockerfile`], [`pins`], [`sink::link`] and [`sink::receipt`] are pure: no input or
-//! output, apart from [`store::query`], which alone asks Nix and reads profiles. [`dockerfile`] and [`pins`]
-//! do not know each other: the applet brings them together. [`sink`] knows what to write, not why. The
-//! test `architecture` reads the `use` lines and holds this table.
+//! [`store`], [`closure`], [`sbom`], [`root`], [`layers`], [`oci`], [`dockerfile`], [`pins`], [`sink::link`] and
+//! [`sink::receipt`] are pure: no input or output, apart from [`store::query`], which alone asks Nix and reads
+//! profiles. [`dockerfile`] and [`pins`] do not know each other: the applet brings them together. [`sink`] knows what
+//! to write, not why. The test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
 //!
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
-//! - Something that a root has beside its store: [`root::plan`].
+//! - Something that every root has beside its store: a row of the table in `root::complete`, and in the README's.
+//! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
+//! - A fact about a closure, such as what would go with what: [`closure::Graph`], said by `report::sizes`.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //!
@@ -62,11 +64,17 @@ pub mod failure;
 
 pub mod applet;
 pub mod interrupt;
+pub mod program;
 pub mod store;
 
 pub mod dockerfile;
 pub mod pins;
 
+pub mod closure;
+pub mod sbom;
+
+pub mod layers;
+pub mod oci;
 pub mod root;
 
 pub mod progress;

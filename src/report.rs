@@ -1,8 +1,11 @@
 //! Every word to the user: data on stdout, everything else on stderr.
 //! It must never decide anything but how a thing is said.
 
+pub mod image;
+pub mod sizes;
 pub mod sync;
 mod tmate;
+pub mod treemap;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc;
@@ -97,7 +100,8 @@ impl Voice {
         })
     }
 
-    /// The one line that says what was done, on stderr; with `json` the whole receipt too, on stdout.
+    /// The one line that says what was done, on stderr; on stdout, with `json`, the whole receipt, else a line for
+    /// each layer.
     pub fn receipt(&self, receipt: &Receipt, json: bool) -> anyhow::Result<()> {
         self.say(Level::Normal, &summary(receipt));
         if self.level == Level::Verbose {
@@ -105,7 +109,11 @@ impl Voice {
                 self.decision(&format!("{} refused: {}", method_name(refusal.method), refusal.reason));
             }
         }
-        if json { data(&to_json(receipt)?) } else { Ok(()) }
+        if json {
+            return data(&to_json(receipt)?);
+        }
+        let lines: Vec<_> = receipt.layers.iter().map(|layer| layer.copy.as_str()).collect();
+        if lines.is_empty() { Ok(()) } else { data(&(lines.join("\n") + "\n")) }
     }
 
     /// What a dry run found, on stdout.
@@ -157,7 +165,8 @@ fn dry_run_json(plan: &DryRun<'_>, total: u64) -> serde_json::Value {
     })
 }
 
-fn to_json(value: &impl serde::Serialize) -> anyhow::Result<String> {
+/// Any value as indented JSON with a newline at its end.
+pub fn to_json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
@@ -183,6 +192,10 @@ fn summary(receipt: &Receipt) -> String {
     );
     for refusal in &receipt.refusals {
         text.push_str(&format!("; no {}: {}", method_name(refusal.method), refusal.reason));
+    }
+    if receipt.deduplicated.count > 0 {
+        let Count { count, bytes } = receipt.deduplicated;
+        text.push_str(&format!("; {} equal files shared ({} saved)", HumanCount(count), DecimalBytes(bytes)));
     }
     if receipt.verified {
         text.push_str("; every NAR hash verified");

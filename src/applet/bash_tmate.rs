@@ -24,6 +24,17 @@ use crate::tmate::session::{End, Scene, run as run_session};
 const NAME: &str = "bash-tmate";
 const BASH_ENV: &str = "BASH_ENV";
 
+/// What it understands, for completions and manual pages: the words are bash's.
+pub(super) fn command() -> clap::Command {
+    let words = clap::Arg::new("ARGUMENT").num_args(0..).help("As for bash").allow_hyphen_values(true);
+    clap::Command::new(NAME)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Run bash, and open a tmate session where it fails")
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .arg(words)
+}
+
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let settings = Settings::new(|name| std::env::var_os(name));
     let (name, login) = names_for_bash(&std::env::args_os().next().unwrap_or_default());

@@ -6,20 +6,20 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use fs_err as fs;
 
-use super::{APPLETS, OWN_NAME};
+use super::{APPLETS, OWN_NAME, manual};
 use crate::failure::{hinted, shown};
 use crate::report;
 
 /// Tools for container images of software that Nix built, in one static binary.
 #[derive(Debug, Parser)]
 #[command(name = OWN_NAME, version, max_term_width = 100, arg_required_else_help = true, after_help = applets_help(),
-    override_usage = "nixkit APPLET [ARGUMENT]...\n       nixkit --list\n       nixkit --install DIR [--force]")]
+    override_usage = "nixkit APPLET [ARGUMENT]...\n       nixkit --list\n       nixkit --install DIR [--force]\n       nixkit --completions SHELL\n       nixkit --man DIR")]
 struct Arguments {
     /// Print the names of the applets, one a line.
-    #[arg(long, conflicts_with_all = ["install", "force"])]
+    #[arg(long, conflicts_with_all = ["install", "force", "completions", "man"])]
     list: bool,
     /// Make a symlink for each applet in DIR. One that is right already is left alone.
     #[arg(long, value_name = "DIR")]
@@ -27,6 +27,17 @@ struct Arguments {
     /// With `--install`: replace files of the same names.
     #[arg(long, requires = "install")]
     force: bool,
+    /// Print what completes the options of all applets in a shell: `source <(nixkit --completions bash)`.
+    #[arg(long, value_name = "SHELL", value_enum, conflicts_with_all = ["install", "man"])]
+    completions: Option<manual::For>,
+    /// Write a manual page for each applet into DIR, such as `/usr/local/share/man/man1`.
+    #[arg(long, value_name = "DIR", conflicts_with = "install")]
+    man: Option<PathBuf>,
+}
+
+/// What the program understands under its own name.
+pub(super) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 fn applets_help() -> String {
@@ -48,6 +59,12 @@ pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
         let names: Vec<_> = APPLETS.iter().map(|applet| applet.name).collect();
         report::data(&(names.join("\n") + "\n"))?;
         return Ok(0);
+    }
+    if let Some(shell) = arguments.completions {
+        report::data(&manual::completions(shell))?;
+    }
+    if let Some(directory) = arguments.man {
+        manual::pages(&directory)?;
     }
     // Without any argument clap has printed the help.
     if let Some(directory) = arguments.install {

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::interrupt::Interrupt;
 use crate::report::{Level, Voice};
@@ -74,6 +74,11 @@ Examples:
 
 Exit status: 0 the session ended, 1 it could not start or was lost, 2 usage, 127 no tmate,
 128+n ended by signal n.";
+
+/// What it understands.
+pub(super) fn command() -> clap::Command {
+    Arguments::command()
+}
 
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let arguments = Arguments::try_parse_from(argv)?;

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use fs_err as fs;
 
 use crate::dockerfile::diff;
@@ -123,6 +123,11 @@ struct Job {
     pin_file: PathBuf,
     pin: Pin,
     image: ImagePrefix,
+}
+
+/// What it understands.
+pub(super) fn command() -> clap::Command {
+    Arguments::command()
 }
 
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {

@@ -46,7 +46,7 @@ fn end_of(place: &Path, plan: &Plan, out_of_store: &OutOfStore) -> End {
         let by_plan = outside.ancestors().any(|path| match plan.made.get(path) {
             // Of what is below a link into the store nothing is known.
             Some(Made::Symlink(_)) => true,
-            Some(Made::Directory) => path == outside,
+            Some(Made::Directory { .. } | Made::File { .. }) => path == outside,
             None => false,
         });
         let first = outside.iter().next().unwrap_or_default();

@@ -32,7 +32,7 @@ use super::link::{Layer, LinkMode, Method, ladder};
 use super::names::{Buffer, Names};
 use super::pool::Added;
 use super::receipt::{Reason, Tally};
-use super::{CallFailed, below, pool};
+use super::{CallFailed, below, identical, pool};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -54,6 +54,8 @@ pub struct Copying<'a> {
     pub mode: LinkMode,
     /// How many threads.
     pub jobs: usize,
+    /// Whether files of equal content and mode become one inode.
+    pub dedup: bool,
 }
 
 /// Store files and directories have this time, in seconds (`mtimeStore` in libstore).
@@ -75,7 +77,15 @@ pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &
         LinkMode::Reflink | LinkMode::Copy => None,
     };
     let ends = Ends { store: copying.store.as_path(), root: copying.destination };
-    let placer = Placer { ends, top: &top, inodes: inodes::Inodes::default(), interrupt };
+    let mut total = Tally::default();
+    let mut leaders = HashMap::new();
+    if copying.dedup {
+        let groups = identical::find(copying.store, copying.paths, copying.jobs, interrupt)?;
+        leaders = identical::leaders(&groups);
+        total.deduplicated.count = groups.iter().map(|group| group.files.len() as u64 - 1).sum();
+        total.deduplicated.bytes = groups.iter().map(identical::Group::saves).sum();
+    }
+    let placer = Placer { ends, top: &top, inodes: inodes::Inodes::default(), leaders, interrupt };
     let walk = Walk { copying, layers: layers.as_deref(), placer, pairs: Mutex::default(), progress };
 
     let count = copying.paths.len();
@@ -85,7 +95,6 @@ pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &
         .collect();
     let workers = pool::run(copying.jobs, tasks, Worker::default, |task, worker, added| walk.run(task, worker, added))?;
 
-    let mut total = Tally::default();
     for worker in &workers {
         total.add(&worker.tally);
     }

@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use fs_err as fs;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, geteuid, syncfs};
+use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, syncfs};
 
 use super::mounts::Mounts;
 use super::remove::remove_tree;
@@ -35,8 +35,9 @@ const RANDOM_DIGITS: usize = 16;
 const LONGEST_STEM: usize = 200;
 /// In a draft inside a mount point: what is being renamed out of it.
 const JOURNAL: &str = ".publishing";
-/// Of what is made beside the store.
+/// Of the root itself.
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
+const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 
 /// A folder of our own for a root that nobody sees yet.
 #[derive(Debug)]
@@ -131,9 +132,14 @@ impl Draft {
             interrupt.check()?;
             let path = self.path.join(place);
             match what {
-                Made::Directory => {
+                // Its mode comes last: it may let nobody in.
+                Made::Directory { .. } => {
                     fs::create_dir(&path)?;
                     made.directories += 1;
+                }
+                Made::File { contents, .. } => {
+                    fs::write(&path, contents)?;
+                    made.files += 1;
                 }
                 Made::Symlink(target) => {
                     fs::os::unix::fs::symlink(target, &path)?;
@@ -144,20 +150,34 @@ impl Draft {
         Ok(made)
     }
 
-    /// Gives what `plan` made its final mode and time (seconds since 1970), after the store has been filled.
-    pub fn finish(&self, plan: &Plan, time: i64) -> anyhow::Result<()> {
+    /// Gives what `plan` made its final owner, mode and time (seconds since 1970), after the store has been
+    /// filled. Only root can give away: by another user everything stays that user's. Returns the directories that
+    /// root could not give away, since a user namespace knows no such owner.
+    pub fn finish(&self, plan: &Plan, time: i64) -> anyhow::Result<Vec<PathBuf>> {
         let times = TimeSpec::new(time, 0);
+        let mut kept = Vec::new();
         // From the inside out: what is made in a directory changes its time.
         for (place, what) in plan.made.iter().rev() {
             let path = self.path.join(place);
             let failed = |errno| CallFailed::new(format!("cannot finish `{}`", shown(&path)), errno);
-            if matches!(what, Made::Directory) {
-                fs::set_permissions(&path, PermissionsExt::from_mode(DIRECTORY_MODE.bits()))?;
+            match *what {
+                Made::Directory { mode, owner } => {
+                    if owner != 0 && geteuid().is_root() {
+                        match fchownat(nix::fcntl::AT_FDCWD, &path, Some(owner.into()), Some(owner.into()), NO_FOLLOW) {
+                            Err(Errno::EINVAL | Errno::EPERM) => kept.push(place.clone()),
+                            given => given.map_err(failed)?,
+                        }
+                    }
+                    fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+                }
+                Made::File { mode, .. } => fs::set_permissions(&path, PermissionsExt::from_mode(mode))?,
+                Made::Symlink(_) => {}
             }
             let no_follow = UtimensatFlags::NoFollowSymlink;
             utimensat(nix::fcntl::AT_FDCWD, &path, &times, &times, no_follow).map_err(failed)?;
         }
-        Ok(())
+        kept.sort();
+        Ok(kept)
     }
 
     /// Writes everything to the disk, so that a power loss after the rename loses nothing.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use super::link::{Layer, Method};
+use super::link::{self, Method};
 
 /// How many names came to the root in one way, and the bytes of their inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -23,7 +23,7 @@ pub(super) enum Reason {
     /// The kernel's answer.
     Errno(i32),
     /// From a lower layer of overlayfs, or maybe one, a link is a copy with an fsync.
-    Layer(Layer),
+    Layer(link::Layer),
 }
 
 /// What one thread, or all of them, did in the store of the root.
@@ -43,6 +43,8 @@ pub struct Tally {
     pub reflinked: Count,
     /// Names whose inodes are copies.
     pub copied: Count,
+    /// Inodes that became names of another, since content and mode are the same.
+    pub deduplicated: Count,
     pub(super) refusals: BTreeMap<(Method, Reason), u64>,
 }
 
@@ -67,7 +69,8 @@ impl Tally {
         *self.refusals.entry((method, reason)).or_default() += 1;
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds what another did.
+    pub fn add(&mut self, other: &Self) {
         self.files += other.files;
         self.directories += other.directories;
         self.symlinks += other.symlinks;
@@ -76,6 +79,7 @@ impl Tally {
             (&mut self.hard_linked, other.hard_linked),
             (&mut self.reflinked, other.reflinked),
             (&mut self.copied, other.copied),
+            (&mut self.deduplicated, other.deduplicated),
         ] {
             to.count += from.count;
             to.bytes += from.bytes;
@@ -109,7 +113,7 @@ pub struct ExportedProfile {
 }
 
 /// What `--json` prints. Counts are of the store of the root: what was made beside it (the profile link,
-/// `/etc`, `/bin/sh`) holds directories and symlinks only, and is in `beside_store`.
+/// `/etc`, `/tmp`, …) is in `beside_store`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
@@ -127,6 +131,8 @@ pub struct Receipt {
     pub symlinks: u64,
     /// Sizes of the regular files in bytes, each inode once.
     pub bytes: u64,
+    /// With `--layers` each of them, in order.
+    pub layers: Vec<Layer>,
     /// What was made beside the store.
     pub beside_store: BesideStore,
     /// Names that are hard links to the store's inodes.
@@ -135,6 +141,8 @@ pub struct Receipt {
     pub reflinked: Count,
     /// Names whose inodes are copies; symlinks made anew are counted here, with 0 bytes.
     pub copied: Count,
+    /// With `--dedup`: inodes of the closure that are names of another in the root, and what that saves.
+    pub deduplicated: Count,
     /// What was not done as the mode would have it.
     pub refusals: Vec<Refusal>,
     /// Whether each path's NAR hash was recomputed and found right.
@@ -145,6 +153,18 @@ pub struct Receipt {
     pub seconds: f64,
 }
 
+/// One of the roots of a layered export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// The line of a Dockerfile that copies it.
+    pub copy: String,
+    /// How many store paths.
+    pub store_paths: u64,
+    /// Their NAR sizes together.
+    pub nar_size: u64,
+}
+
 /// Counts of what was made beside the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BesideStore {
@@ -152,6 +172,8 @@ pub struct BesideStore {
     pub directories: u64,
     /// Symbolic links.
     pub symlinks: u64,
+    /// Regular files.
+    pub files: u64,
 }
 
 impl Tally {
@@ -162,7 +184,7 @@ impl Tally {
                 let errno = Errno::from_raw(*errno);
                 format!("{}: {}", errno_name(errno), errno.desc())
             }
-            Reason::Layer(Layer::Unknown) => {
+            Reason::Layer(link::Layer::Unknown) => {
                 "overlayfs does not tell the layer of these store paths, and from a lower one a link is slow".to_owned()
             }
             Reason::Layer(_) => "store paths in a lower layer of overlayfs are faster copied than linked".to_owned(),

@@ -8,32 +8,54 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("progress", &[]),
     ("interrupt", &["failure"]),
+    ("program", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
-    ("store::query", &["failure", "interrupt", "store"]),
+    ("store::query", &["failure", "interrupt", "program", "store"]),
     ("store", &["failure", "store"]),
+    ("layers", &["layers", "store"]),
+    ("oci", &["failure", "oci"]),
     ("root", &["failure", "root", "store"]),
     // Reads Dockerfiles and judges them; knows no pins.
     ("dockerfile", &["dockerfile"]),
     // Reads what niv, npins and flakes write; knows no Dockerfiles.
     ("pins", &["failure", "pins"]),
+    ("closure", &["closure", "store"]),
+    ("sbom", &["closure", "store"]),
     ("sink::replace", &["failure"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
-    ("sink", &["failure", "interrupt", "progress", "root", "sink", "store"]),
-    ("report", &["dockerfile", "failure", "pins", "progress", "report", "sink", "store"]),
+    ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
+    ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store"]),
     ("main", &["applet", "report"]),
 ];
 
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
-const PURE: &[&str] = &["failure", "progress", "store", "root", "dockerfile", "pins", "sink::link", "sink::receipt"];
+const PURE: &[&str] = &[
+    "failure",
+    "closure",
+    "sbom",
+    "progress",
+    "store",
+    "layers",
+    "oci",
+    "root",
+    "dockerfile",
+    "pins",
+    "sink::link",
+    "sink::receipt",
+];
 const BUT: &[&str] = &["store::query"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { sources(&path, found) } else { found.push(path) }
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
     }
 }
 

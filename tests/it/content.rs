@@ -68,7 +68,7 @@ fn what_lies_beside_the_store_has_plain_modes_and_one_time() {
     for (epoch, time) in [(None, 1), (Some(""), 1), (Some("0"), 0), (Some("1700000000"), 1_700_000_000)] {
         let folder = folder();
         let root = folder.path().join("root");
-        let mut export = Export::new(store).profile(profile).root(&root);
+        let mut export = Export::new(store).profile(profile).arg("--bare").root(&root);
         if let Some(epoch) = epoch {
             export = export.env("SOURCE_DATE_EPOCH", epoch);
         }
@@ -177,7 +177,7 @@ fn programs_of_the_stand_in_run_in_the_root_with_an_empty_environment() {
     let receipt = Export::new(&store).profile(&profile).arg("--verify").root(&root).exports();
     assert!(receipt.verified);
     judge(&store, &[&profile], &receipt);
-    assert_eq!(names(&root), ["bin", "nix", "run"]);
+    assert_eq!(names(&root), ["bin", "etc", "home", "nix", "root", "run", "tmp", "var"]);
     for (words, output) in [
         (&["/run/profile/bin/hello"][..], "Hello, world!\n"),
         (&["/bin/sh", "-c", "echo $0 $PPID_IS_NOT_SET"], "/bin/sh\n"),

@@ -266,7 +266,7 @@ fn a_copy_of_a_sparse_file_has_its_holes() {
     let Some(other) = FileSystem::tmpfs("size=16m") else { return };
     let path = stocked.path("sizes");
     let root = other.point.join("root");
-    let receipt = Export::new(&stocked.store).profile(&path).mode("copy").root(&root).exports();
+    let receipt = Export::new(&stocked.store).profile(&path).mode("copy").arg("--bare").root(&root).exports();
     judge(&stocked.store, &[&path], &receipt);
     let sparse = root.join(path.strip_prefix("/").unwrap()).join("sparse");
     let metadata = fs_err::metadata(sparse).unwrap();

@@ -7,7 +7,17 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Tree, chroot, folder, installed, names, nixkit, root_for};
 
-const VALID: &str = "hint: call it `nixkit`, or by the name of an applet: export-profile, sync-dockerfile\n";
+/// Each applet, in the order of the table.
+const APPLETS: &[&str] = &["export-profile", "export-image", "sync-dockerfile", "start-tmate", "bash-tmate"];
+
+/// The hint below an unknown name; `meant` is the applet whose name is like it.
+fn hint(meant: &str) -> String {
+    format!("hint: did you mean `{meant}`? Or call it `nixkit`, or by the name of an applet: {}\n", APPLETS.join(", "))
+}
+
+fn list() -> String {
+    APPLETS.iter().fold(String::new(), |list, applet| list + applet + "\n")
+}
 
 /// Status, stdout and stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -51,22 +61,35 @@ fn each_form_of_argv_zero_runs_the_applet() {
 
 #[test]
 fn an_unknown_name_is_127_and_lists_the_valid_ones() {
-    for (arguments, name) in [(vec!["export"], "export"), (vec!["export-profile\n", "/dist"], "export-profile\\n")] {
-        let expected = refused(127, &format!("nixkit: error: no applet is called `{name}`\n{VALID}"));
+    for (arguments, name) in
+        [(vec!["export-prfile"], "export-prfile"), (vec!["export-profile\n", "/dist"], "export-profile\\n")]
+    {
+        let expected =
+            refused(127, &format!("nixkit: error: no applet is called `{name}`\n{}", hint("export-profile")));
         assert_eq!(run(program().args(&arguments)), expected);
         assert_eq!(run(program().arg0(arguments[0]).args(&arguments[1..])), expected);
     }
     for name in ["--export-profile", "export-profile-wrapped", "my-export-profile"] {
         let shown = name.strip_prefix('-').unwrap_or(name);
-        let expected = refused(127, &format!("nixkit: error: no applet is called `{shown}`\n{VALID}"));
+        let expected =
+            refused(127, &format!("nixkit: error: no applet is called `{shown}`\n{}", hint("export-profile")));
         assert_eq!(run(program().arg0(name).arg("--version")), expected);
+    }
+    let (status, _, stderr) = run(program().arg("ls"));
+    assert!(status == 127 && stderr.contains("\nhint: call it `nixkit`"), "{stderr}");
+    // Options too.
+    for (arguments, meant) in [(&["--instal", "x"][..], "--install"), (&["export-profile", "--dryrun"], "--dry-run")] {
+        let (status, _, stderr) = run(program().args(arguments));
+        assert!(status == 2 && stderr.contains(&format!("tip: a similar argument exists: '{meant}'")), "{stderr}");
     }
 }
 
 #[test]
 fn the_list_is_one_name_a_line() {
-    assert_eq!(run(program().arg("--list")), done("export-profile\nsync-dockerfile\n"));
-    assert_eq!(names(installed()), ["export-profile", "nixkit", "sync-dockerfile"], "each has a symlink");
+    assert_eq!(run(program().arg("--list")), done(&list()));
+    let mut links: Vec<_> = APPLETS.iter().copied().chain(["nixkit"]).collect();
+    links.sort_unstable();
+    assert_eq!(names(installed()), links, "each has a symlink");
 }
 
 #[test]
@@ -158,7 +181,7 @@ fn a_different_file_is_replaced_by_force_alone() {
         assert_eq!(Tree::read(folder.path()), before);
         assert_eq!(install(folder.path(), true), done(""));
         assert_eq!(fs_err::read_link(&link).unwrap(), installed().join("nixkit"));
-        assert_eq!(names(folder.path()), ["export-profile", "sync-dockerfile"]);
+        assert_eq!(names(folder.path()).len(), APPLETS.len(), "nothing but the links");
         fs_err::remove_file(&link).unwrap();
     }
 }
@@ -215,7 +238,7 @@ fn the_binary_runs_where_nothing_else_is() {
     let folder = folder();
     fs_err::copy(installed().join("nixkit"), folder.path().join("nixkit")).unwrap();
     let chroot = || chroot(folder.path());
-    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done("export-profile\nsync-dockerfile\n"));
+    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done(&list()));
     let message = "nixkit: error: cannot find out where this program lies: \
                    no /proc/self/exe available. Is /proc mounted?\n";
     assert_eq!(run(chroot().args(["/nixkit", "--install", "/"])), refused(1, message));
@@ -240,4 +263,60 @@ fn the_binary_is_static_and_small() {
     assert!(!kinds.contains(&interpreter), "{kinds:?}");
     let length = fs_err::metadata(nixkit()).unwrap().size();
     assert!(length <= 4 << 20, "{length} bytes");
+}
+
+#[test]
+fn completions_work_in_a_real_bash_and_are_read_by_the_other_shells() {
+    let folder = folder();
+    let file = |shell: &str| {
+        let (status, stdout, stderr) = run(program().args(["--completions", shell]));
+        assert_eq!((status, stderr.as_str()), (0, ""));
+        let path = folder.path().join(shell);
+        fs_err::write(&path, stdout).unwrap();
+        path
+    };
+    // What bash would offer for these words, the last of which is being typed.
+    let offered = |words: &[&str]| -> Vec<String> {
+        let script = r#"source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            "$(complete -p "$1" | sed 's/.*-F \([^ ]*\).*/\1/')" "$1" "${@: -1}" "${@: -2:1}"; printf '%s\n' "${COMPREPLY[@]}""#;
+        let output = Command::new("bash").args(["-c", script]).arg(file("bash")).args(words).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    };
+    assert_eq!(offered(&["export-profile", "--prof"]), ["--profile", "--profile-path"]);
+    assert_eq!(offered(&["export-profile", "--link-mode", "h"]), ["hardlink"]);
+    assert_eq!(offered(&["nixkit", "export-prof"]), ["export-profile"]);
+    assert_eq!(offered(&["nixkit", "export-profile", "--dr"]), ["--dry-run"]);
+    assert_eq!(offered(&["nixkit", "--inst"]), ["--install"]);
+    for applet in APPLETS {
+        assert!(offered(&[applet, "--he"]).contains(&"--help".to_owned()), "{applet}");
+    }
+    // They say nothing where they understand all.
+    assert_eq!(run(Command::new("zsh").arg("-n").arg(file("zsh"))), done(""));
+    assert_eq!(run(Command::new("fish").arg("--no-execute").arg(file("fish"))), done(""));
+    let fish = r#"source $argv[1]; complete -C "export-profile --dry" | string split -f1 \t; complete -C "nixkit export-pr" | string split -f1 \t"#;
+    let (status, stdout, _) = run(Command::new("fish").args(["--no-config", "-c", fish]).arg(file("fish")));
+    assert_eq!((status, stdout.as_str()), (0, "--dry-run\nexport-profile\n"));
+    let zsh = r#"autoload -U compinit; compinit -D; source "$1"; for name in nixkit export-profile; do echo $_comps[$name]; done"#;
+    let (status, stdout, stderr) = run(Command::new("zsh").args(["-f", "-c", zsh, "zsh"]).arg(file("zsh")));
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (0, "_nixkit\n_export-profile\n", ""));
+}
+
+#[test]
+fn manual_pages_are_made_for_each_applet() {
+    let folder = folder();
+    let directory = folder.path().join("share/man1");
+    assert_eq!(run(program().arg("--man").arg(&directory)), done(""));
+    let mut pages: Vec<_> = APPLETS.iter().chain(&["nixkit"]).map(|name| format!("{name}.1")).collect();
+    pages.sort_unstable();
+    assert_eq!(names(&directory), pages);
+    let before = Tree::read(&directory);
+    let page = fs_err::read_to_string(directory.join("export-profile.1")).unwrap();
+    assert!(page.contains(".TH export-profile 1") && page.contains("\\-\\-dry\\-run"), "{page}");
+    // Again, over what is there.
+    assert_eq!(run(program().arg("--man").arg(&directory)), done(""));
+    assert_eq!(names(&directory), pages);
+    assert!(Tree::read(&directory).shape().keys().eq(before.shape().keys()));
+    let (status, _, stderr) = run(program().arg("--man").arg("/dev/null/x"));
+    assert!(status == 1 && stderr.starts_with("nixkit: error: "), "{stderr}");
 }

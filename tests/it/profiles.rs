@@ -9,7 +9,7 @@ use crate::support::{Export, Receipt, Store, Tree, finish, fixture, folder, judg
 fn export(store: &Store, name: &Path, leads_to: &Path) -> (Receipt, Vec<String>) {
     let folder = folder();
     let root = folder.path().join("root");
-    let receipt = Export::new(store).profile(name).root(&root).exports();
+    let receipt = Export::new(store).profile(name).arg("--bare").root(&root).exports();
     assert_eq!(named(&receipt), [(name.to_str().unwrap(), leads_to)]);
     judge(store, &[leads_to], &receipt);
     (receipt, Tree::read(&root).beside(&store.directory))
@@ -167,7 +167,7 @@ fn several_profiles_are_merged_and_each_conflict_is_told() {
     let left_out =
         |place: &str| format!("left out `{}/{place}`: `{}/{place}` comes first", second.display(), first.display());
     let warnings = [left_out("bin/tool"), left_out("etc/conf")];
-    let export = Export::new(&store).profile(&first).profile(&second).root(&root);
+    let export = Export::new(&store).profile(&first).profile(&second).arg("--bare").root(&root);
     let receipt = export.exports_with(&warnings);
     assert_eq!(
         named(&receipt),
@@ -211,7 +211,8 @@ fn a_profile_named_twice_counts_once() {
     let folder = folder();
     let root = folder.path().join("root");
     symlink(&path, folder.path().join("result")).unwrap();
-    let receipt = Export::new(&store).profile(folder.path().join("result")).profile(&path).root(&root).exports();
+    let receipt =
+        Export::new(&store).profile(folder.path().join("result")).profile(&path).arg("--bare").root(&root).exports();
     assert_eq!(named(&receipt), [(folder.path().join("result").to_str().unwrap(), path.as_path())]);
     assert_eq!(Tree::read(&root).beside(&store.directory), only_linked(&path));
 }
@@ -236,7 +237,8 @@ fn the_profile_link_goes_where_it_is_wanted() {
     ] {
         let folder = folder();
         let root = folder.path().join("root");
-        let receipt = Export::new(&store).profile(&path).args(["--profile-path", wanted]).root(&root).exports();
+        let receipt =
+            Export::new(&store).profile(&path).args(["--bare", "--profile-path", wanted]).root(&root).exports();
         judge(&store, &[&path], &receipt);
         let mut expected: Vec<String> = ["bin/".into(), "etc/".into()].into();
         expected.push(format!("bin/sh -> {}/bin/sh", path.display()));
@@ -264,7 +266,7 @@ fn links_that_lead_nowhere_or_in_circles_are_left_out_of_etc() {
         left_out("up", back),
         left_out("resolv.conf", back),
     ];
-    let receipt = Export::new(&store).profile(&path).root(&root).exports_with(&warnings);
+    let receipt = Export::new(&store).profile(&path).arg("--bare").root(&root).exports_with(&warnings);
     judge(&store, &[&path], &receipt);
     let link = |place: &str| format!("etc/{place} -> {}/etc/{place}", path.display());
     assert_eq!(

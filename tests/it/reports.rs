@@ -131,7 +131,7 @@ fn a_receipt_has_every_key_and_no_other() {
     let (store, path) = Store::with("small");
     let folder = folder();
     let root = folder.path().join("root");
-    let outcome = Export::new(&store).profile(&path).args(["--json", "--verify"]).root(&root).run();
+    let outcome = Export::new(&store).profile(&path).args(["--bare", "--json", "--verify"]).root(&root).run();
     let mut json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     let seconds = json["seconds"].take().as_f64().unwrap();
     assert!(seconds > 0.0 && seconds < 60.0, "{seconds}");
@@ -145,10 +145,12 @@ fn a_receipt_has_every_key_and_no_other() {
         "directories": 2,
         "symlinks": 1,
         "bytes": 16,
-        "besideStore": { "directories": above + 1, "symlinks": 1 },
+        "layers": [],
+        "besideStore": { "directories": above + 1, "symlinks": 1, "files": 0 },
         "hardLinked": { "count": 3, "bytes": 16 },
         "reflinked": none,
         "copied": none,
+        "deduplicated": none,
         "refusals": [],
         "verified": true,
         "warnings": [],

@@ -1,6 +1,7 @@
 //! The harness: the binary under test, a place to write, and what a test does that cannot run here.
 //! Each test states stdout, stderr, exit status and what lies on disk; the helpers here demand all four.
 
+pub(crate) mod engine;
 mod export;
 mod file_system;
 mod judge;
@@ -8,7 +9,7 @@ mod store;
 mod tmate;
 mod tree;
 
-pub(crate) use export::{Export, Receipt, Refusal, Running, drafts_beside};
+pub(crate) use export::{BesideStore, Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
 pub(crate) use judge::{content, judge};
 pub(crate) use store::{Store, fixture};

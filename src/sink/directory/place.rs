@@ -1,6 +1,7 @@
 //! Gets one file or symlink into the root: down the ladder of [`super::super::link`], call by call.
 //! It must never fall back where the user named a mode, nor touch an inode of the store.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +50,8 @@ pub(super) struct Placer<'a> {
     /// The store directory and the root's.
     pub(super) top: &'a Folder,
     pub(super) inodes: Inodes,
+    /// Of files that are to become one inode, which inode stands for them.
+    pub(super) leaders: HashMap<Inode, Inode>,
     pub(super) interrupt: &'a Interrupt,
 }
 
@@ -59,6 +62,15 @@ struct Begun {
 }
 
 impl Placer<'_> {
+    /// The inode by which a file is known, and whether several names may be names of it.
+    fn known_as(&self, stat: &FileStat) -> (Inode, bool) {
+        let inode = (stat.st_dev, stat.st_ino);
+        match self.leaders.get(&inode) {
+            Some(&leader) => (leader, true),
+            None => (inode, stat.st_nlink > 1),
+        }
+    }
+
     /// Goes down the ladder with one file or symlink.
     pub(super) fn place(&self, entry: Entry<'_>, stat: &FileStat, tally: &mut Tally) -> anyhow::Result<()> {
         for &method in entry.way.ladder {
@@ -76,16 +88,22 @@ impl Placer<'_> {
     }
 
     fn hard_link(&self, entry: Entry<'_>, stat: &FileStat, tally: &mut Tally) -> Result<(), Errno> {
-        let several = stat.st_nlink > 1;
-        if several && entry.way.on_overlay {
+        let (inode, several) = self.known_as(stat);
+        let is_led = !self.leaders.is_empty() && self.leaders.contains_key(&inode);
+        if several && (entry.way.on_overlay || is_led) {
             // Copying up splits hard links, and a store path that is a single file is copied where others are
             // linked: so all names after the first are linked to that one in the root.
-            let mut shard = self.inodes.shard(inode(stat));
-            let placed = shard.entry(inode(stat)).or_default();
-            if let Some((first, method)) = &placed.first {
-                self.link_in_root(first, entry)?;
-                tally.count(*method, 0);
+            let mut shard = self.inodes.shard(inode);
+            let placed = shard.entry(inode).or_default();
+            let linked = placed.first.as_ref().map(|(first, method)| (self.link_in_root(first, entry), *method));
+            if let Some((Ok(()), method)) = linked {
+                tally.count(method, 0);
+            } else if let Some((Err(errno), _)) = linked
+                && !(is_led && verdict(Method::HardLink, errno) == Verdict::LinkLimit)
+            {
+                return Err(errno);
             } else {
+                // The first, or the first after as many names as one inode can have.
                 link_from_store(entry)?;
                 placed.first = Some((entry.path().into(), Method::HardLink));
                 tally.count(Method::HardLink, size(stat));
@@ -93,19 +111,20 @@ impl Placer<'_> {
             return Ok(());
         }
         link_from_store(entry)?;
-        let bytes = if several && !self.inodes.is_new(inode(stat)) { 0 } else { size(stat) };
+        let bytes = if several && !self.inodes.is_new(inode) { 0 } else { size(stat) };
         tally.count(Method::HardLink, bytes);
         Ok(())
     }
 
     /// Makes a new inode in the root, or another name for the one that this inode of the store became.
     fn place_new(&self, entry: Entry<'_>, stat: &FileStat, tally: &mut Tally) -> anyhow::Result<()> {
-        if stat.st_nlink < 2 {
+        let (inode, several) = self.known_as(stat);
+        if !several {
             let begun = self.begin(entry, stat, tally)?;
             return self.complete(entry, stat, begun, tally);
         }
-        let mut shard = self.inodes.shard(inode(stat));
-        let placed = shard.entry(inode(stat)).or_default();
+        let mut shard = self.inodes.shard(inode);
+        let placed = shard.entry(inode).or_default();
         if let Some((first, method)) = &placed.first {
             match self.link_in_root(first, entry) {
                 Ok(()) => {
@@ -244,10 +263,6 @@ pub(super) fn link_unseen(entry: Entry<'_>, tally: &mut Tally) -> bool {
 
 fn link_from_store(entry: Entry<'_>) -> Result<(), Errno> {
     linkat(&entry.folder.source, entry.name, &entry.folder.destination, entry.name, AtFlags::empty())
-}
-
-fn inode(stat: &FileStat) -> Inode {
-    (stat.st_dev, stat.st_ino)
 }
 
 /// Bytes of data; a symlink's target is none.

@@ -19,8 +19,9 @@ use crate::store::tree::{Node, Tree};
 /// Which names of a profile are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// `etc` with all that is in it, and of `bin` only `sh` and `env`: what a root needs of one profile.
-    EtcAndShells,
+    /// What a root needs of one profile: `etc` with all that is in it, of `bin` only `sh` and `env`, and that
+    /// there is a directory `share/zoneinfo`.
+    ForRoot,
     /// All names: what the merging of several profiles needs.
     Everything,
 }
@@ -55,6 +56,10 @@ pub fn read_tree(
             tree.insert("bin".into(), Node::Directory(shells));
         }
         _ => reader.child(&real, "bin", &mut tree)?,
+    }
+    if let Followed::Directory(_) = reader.follow(&profile.join("share/zoneinfo"))? {
+        let zones = Tree::from([("zoneinfo".into(), Node::Directory(Tree::new()))]);
+        tree.insert("share".into(), Node::Directory(zones));
     }
     Ok(tree)
 }
@@ -256,7 +261,7 @@ mod tests {
         let store = StoreDirectory::new(&root.join("store")).unwrap();
         let read = |path: &Path, wanted| read_tree(path, wanted, &store, &Interrupt::default()).unwrap();
 
-        let tree = read(&profile, Wanted::EtcAndShells);
+        let tree = read(&profile, Wanted::ForRoot);
         let leaf = |path: PathBuf| Some(Node::Leaf { leads_to: path });
         let shell = leaf(package.join("bin/sh"));
         for (path, expected) in [
@@ -284,21 +289,21 @@ mod tests {
         let everything = read(&profile, Wanted::Everything);
         assert_eq!(at(&everything, "etc"), at(&tree, "etc"));
         assert_eq!(read(&package.join("bin/sh"), Wanted::Everything), Tree::new());
-        assert_eq!(read(&root.join("store/missing"), Wanted::EtcAndShells), Tree::new());
+        assert_eq!(read(&root.join("store/missing"), Wanted::ForRoot), Tree::new());
 
         let circle = root.join("store/circle");
         fs::create_dir(&circle).unwrap();
         symlink("bin", circle.join("bin")).unwrap();
-        assert_eq!(read(&circle, Wanted::EtcAndShells), Tree::from([("bin".into(), Node::Cycle)]));
+        assert_eq!(read(&circle, Wanted::ForRoot), Tree::from([("bin".into(), Node::Cycle)]));
         fs::remove_file(circle.join("bin")).unwrap();
         symlink("/usr/bin", circle.join("bin")).unwrap();
         let out = Node::Leaf { leads_to: "/usr/bin".into() };
-        assert_eq!(read(&circle, Wanted::EtcAndShells), Tree::from([("bin".into(), out)]));
+        assert_eq!(read(&circle, Wanted::ForRoot), Tree::from([("bin".into(), out)]));
 
         // A store directory that is a link itself.
         symlink("store", root.join("other")).unwrap();
         let other = StoreDirectory::new(&root.join("other")).unwrap();
-        let tree = read_tree(&root.join("other/profile"), Wanted::EtcAndShells, &other, &Interrupt::default()).unwrap();
+        let tree = read_tree(&root.join("other/profile"), Wanted::ForRoot, &other, &Interrupt::default()).unwrap();
         assert_eq!(at(&tree, "bin/sh"), leaf(root.join("other/package/bin/sh")).as_ref());
         assert_eq!(at(&tree, "etc/straight"), leaf(root.join("other/package/bin/sh")).as_ref());
     }

@@ -280,10 +280,12 @@ pub(crate) struct Receipt {
     pub(crate) directories: u64,
     pub(crate) symlinks: u64,
     pub(crate) bytes: u64,
+    pub(crate) layers: Vec<Layer>,
     pub(crate) beside_store: BesideStore,
     pub(crate) hard_linked: Count,
     pub(crate) reflinked: Count,
     pub(crate) copied: Count,
+    pub(crate) deduplicated: Count,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) verified: bool,
     pub(crate) warnings: Vec<String>,
@@ -297,11 +299,20 @@ pub(crate) struct ExportedProfile {
     pub(crate) store_path: PathBuf,
 }
 
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Layer {
+    pub(crate) copy: String,
+    pub(crate) store_paths: u64,
+    pub(crate) nar_size: u64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BesideStore {
     pub(crate) directories: u64,
     pub(crate) symlinks: u64,
+    pub(crate) files: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -343,6 +354,10 @@ impl Receipt {
                 other => panic!("`{other}` cannot be refused"),
             };
             line.push_str(&format!("; no {method}: {}", refusal.reason));
+        }
+        if self.deduplicated.count > 0 {
+            let Count { count, bytes } = self.deduplicated;
+            line.push_str(&format!("; {} equal files shared ({} saved)", HumanCount(count), DecimalBytes(bytes)));
         }
         line + if self.verified { "; every NAR hash verified\n" } else { "\n" }
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::{Receipt, Store, Tree, What, finish, folder, is_root};
+use super::{BesideStore, Receipt, Store, Tree, What, finish, folder, is_root};
 
 /// Compares the root that `receipt` tells of with the store, and returns the root's store as a tree.
 pub(crate) fn judge(store: &Store, profiles: &[&Path], receipt: &Receipt) -> Tree {
@@ -45,11 +45,14 @@ fn counts(receipt: &Receipt, exported: &Tree, whole: &Tree, store_paths: usize) 
     let counted = (receipt.store_paths, receipt.files, receipt.directories, receipt.symlinks, receipt.bytes);
     let there = (store_paths as u64, exported.files(), exported.directories(), exported.symlinks(), exported.bytes());
     assert_eq!(counted, there, "paths, files, directories, symlinks, bytes");
-    let beside = (receipt.beside_store.directories, receipt.beside_store.symlinks);
+    let BesideStore { directories, symlinks, files } = receipt.beside_store;
     // The root itself is a directory too.
-    let there = (whole.directories() - exported.directories() - 1, whole.symlinks() - exported.symlinks());
-    assert_eq!(beside, there, "directories and symlinks beside the store");
-    assert_eq!(whole.files(), exported.files(), "no file lies beside the store");
+    let there = [
+        whole.directories() - exported.directories() - 1,
+        whole.symlinks() - exported.symlinks(),
+        whole.files() - exported.files(),
+    ];
+    assert_eq!([directories, symlinks, files], there, "directories, symlinks and files beside the store");
 }
 
 /// Every name has come in one way, and those that are counted as hard links, and no others, are the store's inodes.
