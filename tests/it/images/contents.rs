@@ -61,7 +61,7 @@ fn an_image_in_which_something_is_wrong_does_not_pass() {
         "FROM {}\nLABEL nixkit.input-hash=none\nENV USER=somebody LD_LIBRARY_PATH=/lib\n\
          RUN echo sandbox = true >>/etc/nix/nix.conf; chmod 755 /tmp; rm /etc/ssl/cert.pem; \
          for path in /nix/store/*-less-*; do chmod -R u+w \"$path\"; echo more >>\"$path/bin/less\"; done; \
-         nix-store --add /etc/passwd; rm /nix/store/*-source/default.nix\n",
+         nix-store --add /etc/passwd; rm -r /nix/store/*-source\n",
         images.base
     );
     fs_err::write(context.path().join("Dockerfile"), dockerfile).unwrap();
