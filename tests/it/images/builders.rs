@@ -163,7 +163,7 @@ fn buildah_makes_an_image_that_runs() {
     finish(buildah.without_network().args(["bud", "--tag", &image]).arg(context.path()));
 
     let container = finish(buildah.command().args(["from", &image]));
-    assert_eq!(finish(buildah.without_network().args(["run", &container, "my-program"])), GREETING);
+    assert_eq!(finish(buildah.without_network().args(["run", &container, "/run/profile/bin/my-program"])), GREETING);
     let reference = Reference::get(docker, base.in_docker(docker), project);
     let root = PathBuf::from(finish(buildah.command().args(["mount", &container])));
     let size = Tree::read(&root).bytes();
