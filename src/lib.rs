@@ -52,9 +52,14 @@ pub mod applet;
 pub mod interrupt;
 pub mod store;
 
+pub mod channel;
+pub mod registry;
+
 pub mod root;
 
 pub mod progress;
 pub mod sink;
+
+pub mod update;
 
 pub mod report;
