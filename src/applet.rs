@@ -3,6 +3,7 @@
 
 mod export_profile;
 mod multicall;
+mod update_images;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -21,11 +22,18 @@ pub struct Applet {
 }
 
 /// Every applet, in the order in which help lists them.
-pub const APPLETS: &[Applet] = &[Applet {
-    name: "export-profile",
-    about: "Copy a Nix profile and its closure into a root directory",
-    run: export_profile::run,
-}];
+pub const APPLETS: &[Applet] = &[
+    Applet {
+        name: "export-profile",
+        about: "Copy a Nix profile and its closure into a root directory",
+        run: export_profile::run,
+    },
+    Applet {
+        name: "update-images",
+        about: "Build, test and push a base image for every channel update that has none",
+        run: update_images::run,
+    },
+];
 
 /// The program's own name.
 pub const OWN_NAME: &str = "nixkit";

@@ -8,7 +8,7 @@ mod listing;
 mod name;
 mod refs;
 mod release;
-//TMP pub mod source;
+pub mod source;
 
 pub use listing::{Listing, MOST_PAGES, parse_page, prefix};
 pub use name::{Channel, Commit};

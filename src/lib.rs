@@ -50,6 +50,7 @@ pub mod failure;
 
 pub mod applet;
 pub mod interrupt;
+pub mod program;
 pub mod store;
 
 pub mod channel;

@@ -5,7 +5,7 @@
 
 mod answer;
 mod image;
-//TMP pub mod skopeo;
+pub mod skopeo;
 
 pub use answer::{Refusal, read_refusal};
 pub use image::{

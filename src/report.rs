@@ -1,6 +1,8 @@
 //! Every word to the user: data on stdout, everything else on stderr.
 //! It must never decide anything but how a thing is said.
 
+mod update;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -199,9 +201,13 @@ pub fn data(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Nobody can be told that stderr is gone.
 fn complain(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    pass_on(text.as_bytes());
+}
+
+/// Nobody can be told that stderr is gone.
+fn pass_on(bytes: &[u8]) {
+    let _ = io::stderr().lock().write_all(bytes);
 }
 
 /// Says how the run called `name` ended, and returns its exit status.

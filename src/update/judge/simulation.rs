@@ -161,6 +161,7 @@ fn simulate(seed: u64) {
     let mut registry = Registry::default();
     // Commits are numbered as they come; the branch points to one of them.
     let (mut head, mut newest) = (HISTORY as u64, HISTORY as u64);
+    let (mut known, mut updates) = ((0, 0), Vec::new());
     let mut recipe = 0_u64;
     let mut stopped_until = 0;
     let (mut kills, mut stops) = (0, 0);
@@ -182,7 +183,9 @@ fn simulate(seed: u64) {
         if hour < stopped_until {
             continue;
         }
-        let updates = window_at(head, newest);
+        if known != (head, newest) {
+            (known, updates) = ((head, newest), window_at(head, newest));
+        }
         for machine in machines {
             let killed = dice.one_in(6);
             kills += u64::from(killed);
