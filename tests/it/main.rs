@@ -15,3 +15,4 @@ mod profiles;
 mod properties;
 mod reports;
 mod support;
+mod update_images;

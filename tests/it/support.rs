@@ -4,12 +4,14 @@
 mod export;
 mod file_system;
 mod judge;
+mod peers;
 mod store;
 mod tree;
 
 pub(crate) use export::{Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
 pub(crate) use judge::{content, judge};
+pub(crate) use peers::{Cutting, Nixpkgs, Registry, Releases, copied, deadly_skopeo};
 pub(crate) use store::{Store, fixture};
 pub(crate) use tree::{Entry, Tree, What};
 
