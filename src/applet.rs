@@ -1,8 +1,11 @@
 //! Which applet a name means, and the table of applets.
 //! Nothing else may import an applet, and only applets that work are in the table.
 
+mod export_image;
 mod export_profile;
 mod multicall;
+mod options;
+mod profile;
 mod update_images;
 
 use std::ffi::{OsStr, OsString};
@@ -27,6 +30,11 @@ pub const APPLETS: &[Applet] = &[
         name: "export-profile",
         about: "Copy a Nix profile and its closure into a root directory",
         run: export_profile::run,
+    },
+    Applet {
+        name: "export-image",
+        about: "Write a Nix profile and its closure as an OCI image",
+        run: export_image::run,
     },
     Applet {
         name: "update-images",

@@ -100,6 +100,12 @@ pub fn shown(name: impl AsRef<Path>) -> String {
     text
 }
 
+/// [`shown`] for the bytes of a name.
+pub fn shown_bytes(name: &[u8]) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    shown(std::ffi::OsStr::from_bytes(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

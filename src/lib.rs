@@ -17,7 +17,7 @@
 //! # Who may import whom
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
-//! [`store`], [`root`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
+//! [`store`], [`root`], [`layers`], [`oci`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
 //! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
@@ -26,6 +26,7 @@
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
 //! - Something that a root has beside its store: [`root::plan`].
+//! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //!
@@ -49,13 +50,15 @@
 pub mod failure;
 
 pub mod applet;
+pub mod call;
 pub mod interrupt;
 pub mod program;
 pub mod store;
 
 pub mod channel;
+pub mod layers;
+pub mod oci;
 pub mod registry;
-
 pub mod root;
 
 pub mod progress;

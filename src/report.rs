@@ -1,6 +1,7 @@
 //! Every word to the user: data on stdout, everything else on stderr.
 //! It must never decide anything but how a thing is said.
 
+pub mod image;
 mod update;
 
 use std::io::{self, IsTerminal, Write};

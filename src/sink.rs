@@ -2,11 +2,13 @@
 //! It must never decide what belongs into a root, nor print: it returns what it did.
 
 mod below;
+pub mod database;
 pub mod directory;
 pub mod draft;
 pub mod link;
 pub mod mounts;
 mod names;
+pub mod oci;
 mod pool;
 pub mod receipt;
 mod remove;

@@ -10,11 +10,11 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use fs_err as fs;
 
+use crate::call::{Program, Tries};
 use crate::channel::source::Source;
 use crate::channel::{Channel, Commit, Heads, Unselected, Update, release_of, select, updates, window};
 use crate::failure::{Interrupted, Usage, hinted, shown};
 use crate::interrupt::Interrupt;
-use crate::program::{Program, Tries};
 use crate::registry::skopeo::Skopeo;
 use crate::report::{Level, Voice};
 use crate::update::config::{Config, System};

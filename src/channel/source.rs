@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 
 use super::{Channel, Commit, Heads, MOST_PAGES, Release, parse_heads, parse_page, prefix};
-use crate::program::{Answer, Call, Program, Tries};
+use crate::call::{Answer, Call, Program, Tries};
 
 /// For one question.
 const LIMIT: Duration = Duration::from_secs(120);

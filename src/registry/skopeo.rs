@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 
 use super::{Digest, ImageConfig, Refusal, parse_config, parse_tags, read_refusal};
+use crate::call::{Call, Failure, Program, Tries};
 use crate::failure::shown;
-use crate::program::{Call, Failure, Program, Tries};
 
 /// For a question.
 const ASK: Duration = Duration::from_secs(120);

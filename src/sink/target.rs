@@ -46,6 +46,23 @@ impl Target {
         }
     }
 
+    /// Looks at `file`, which an archive will be: a regular file is replaced, nothing else is.
+    pub fn inspect_file(file: &Path, store: &StoreDirectory) -> anyhow::Result<Self> {
+        let failed = || format!("cannot export to `{}`", shown(file));
+        match fs::metadata(file) {
+            Ok(metadata) if !metadata.is_file() => bail!("{}: it exists and is no regular file", failed()),
+            Ok(_) => {
+                // Through links, so that these stay.
+                let root = fs::canonicalize(file).with_context(failed)?;
+                let (parent, name) = root.parent().zip(root.file_name()).with_context(failed)?;
+                refuse_inside_store(parent, store).and_then(|()| refuse_unwritable(parent)).with_context(failed)?;
+                Ok(Self { drafts: parent.to_owned(), name: name.to_owned(), is_mount_point: false, root: root.clone() })
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::absent(file, store).with_context(failed),
+            Err(error) => Err(error).with_context(failed),
+        }
+    }
+
     fn existing(root: PathBuf, store: &StoreDirectory) -> anyhow::Result<Self> {
         refuse_inside_store(&root, store)?;
         let Some((parent, name)) = root.parent().zip(root.file_name()) else {

@@ -1,7 +1,6 @@
 //! Recomputes NAR hashes from what was written and compares them with what Nix registered.
 //! It must never trust the copy: it reads names, modes, links and data from the root itself.
 
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::names::{Buffer, Names};
 use super::{below, pool};
-use crate::failure::shown;
+use crate::failure::shown_bytes;
 use crate::interrupt::Interrupt;
 use crate::store::Registration;
 
@@ -180,10 +179,6 @@ impl Reader<'_> {
     }
 }
 
-fn shown_bytes(path: &[u8]) -> String {
-    shown(OsStr::from_bytes(path))
-}
-
 /// Zero bytes after `size` bytes: strings are padded to multiples of 8.
 fn padding(size: u64) -> usize {
     usize::try_from(size.wrapping_neg() % 8).unwrap_or_default()
@@ -205,6 +200,7 @@ mod tests {
     use nix_archive::nar::{CaseHack, hash_path};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::ffi::OsStr;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[derive(Clone, Debug)]

@@ -103,6 +103,11 @@ impl StorePath {
     pub fn base_name(&self) -> &str {
         &self.0
     }
+
+    /// What follows the hash part: `hello-2.10`.
+    pub fn name(&self) -> &str {
+        self.0.get(HASH_PART + 1..).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for StorePath {
@@ -139,6 +144,11 @@ mod tests {
             let error = store.parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_name_follows_the_hash_part() {
+        assert_eq!(StorePath::parse(HELLO).unwrap().name(), "hello-2.10");
     }
 
     #[test]

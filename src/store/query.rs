@@ -8,21 +8,15 @@ pub use names::{Wanted, read_tree};
 pub use profile::{Environment, Profile, default_candidates, find_default, home_of, resolve};
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::{Registration, StoreDirectory, StorePath, registration};
-use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
-
-/// How long a signal may go unnoticed while Nix is working. Answers are not delayed by it.
-const INTERRUPT_POLL: Duration = Duration::from_millis(50);
+use crate::program;
 
 /// The `nix-store` program and the store that it is asked about.
 #[derive(Debug)]
@@ -35,12 +29,8 @@ pub struct NixStore {
 impl NixStore {
     /// Finds `nix-store` in `PATH`.
     pub fn find(directory: StoreDirectory, interrupt: Interrupt) -> anyhow::Result<Self> {
-        let program = which::which("nix-store").map_err(|_| {
-            hinted(
-                anyhow!("cannot find `nix-store` in PATH"),
-                "run this where Nix is installed, such as the build stage of a Dockerfile",
-            )
-        })?;
+        let program =
+            program::find("nix-store", "run this where Nix is installed, such as the build stage of a Dockerfile")?;
         Ok(Self { program, directory, interrupt })
     }
 
@@ -87,64 +77,10 @@ impl NixStore {
     }
 
     fn run(&self, flags: &[&str], arguments: &[OsString]) -> anyhow::Result<String> {
-        self.interrupt.check()?;
-        let mut child = Command::new(&self.program)
-            .args(flags)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run `{}`", shown(&self.program)))?;
-        let (output, messages) = self.read_to_end(&mut child)?;
-        let status = child.wait().context("cannot wait for `nix-store`")?;
-        if !status.success() {
-            let messages = String::from_utf8_lossy(&messages);
-            let messages = messages.trim().strip_prefix("error: ").unwrap_or(messages.trim());
-            let messages = if messages.is_empty() { "it did not say why" } else { messages };
-            // A signal from the terminal reaches the child first.
-            self.interrupt.check()?;
-            bail!("`nix-store {}` failed ({status}): {messages}", flags.join(" "));
-        }
-        String::from_utf8(output).context("`nix-store` printed text that is not UTF-8")
+        let mut command = Command::new(&self.program);
+        command.args(flags).args(arguments).stdin(Stdio::null());
+        program::output(&mut command, &format!("nix-store {}", flags.join(" ")), &self.interrupt)
     }
-
-    /// Both outputs of `child`, read side by side so that neither pipe fills up.
-    fn read_to_end(&self, child: &mut Child) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
-        let stdout = child.stdout.take().map(in_background).transpose();
-        let stderr = child.stderr.take().map(in_background).transpose();
-        let collect = |answer: Option<Answer>| -> anyhow::Result<Vec<u8>> {
-            let Some(answer) = answer else { return Ok(Vec::new()) };
-            loop {
-                match answer.recv_timeout(INTERRUPT_POLL) {
-                    Ok(read) => return Ok(read?),
-                    Err(mpsc::RecvTimeoutError::Timeout) => self.interrupt.check()?,
-                    Err(mpsc::RecvTimeoutError::Disconnected) => bail!("cannot read from `nix-store`"),
-                }
-            }
-        };
-        let read = (|| Ok((collect(stdout?)?, collect(stderr?)?)))();
-        if read.is_err() {
-            // It may have ended by itself; then there is nothing to kill.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        read
-    }
-}
-
-type Answer = mpsc::Receiver<std::io::Result<Vec<u8>>>;
-
-fn in_background(mut pipe: impl Read + Send + 'static) -> anyhow::Result<Answer> {
-    let (sender, receiver) = mpsc::channel();
-    let reader = move || {
-        let mut bytes = Vec::new();
-        let read = pipe.read_to_end(&mut bytes).map(|_| bytes);
-        // Nobody waits for it any more after an interrupt.
-        let _ = sender.send(read);
-    };
-    std::thread::Builder::new().spawn(reader).context("cannot start a thread")?;
-    Ok(receiver)
 }
 
 /// Bytes that the arguments of one process may take: half of what the kernel allows for arguments and

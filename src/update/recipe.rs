@@ -8,10 +8,10 @@ use anyhow::{Context, bail, ensure};
 use fs_err as fs;
 
 use super::config::System;
+use crate::call::{Call, Program};
 use crate::channel::{Channel, Update};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
-use crate::program::{Call, Program};
 use crate::registry::{
     Digest, ImageConfig, IndexEntry, LABEL_CHANNEL, LABEL_INPUTS, LABEL_REVISION, Manifest, parse_config, parse_layout,
     parse_manifest,

@@ -8,21 +8,24 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("progress", &[]),
     ("interrupt", &["failure"]),
+    ("program", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
-    ("store::query", &["failure", "interrupt", "store"]),
+    ("store::query", &["failure", "interrupt", "program", "store"]),
     ("store", &["failure", "store"]),
+    ("layers", &["layers", "store"]),
+    ("oci", &["failure", "oci"]),
     ("root", &["failure", "root", "store"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
-    ("sink", &["failure", "interrupt", "progress", "root", "sink", "store"]),
+    ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
     ("report", &["failure", "progress", "sink", "store"]),
     ("main", &["applet", "report"]),
 ];
 
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
-const PURE: &[&str] = &["failure", "progress", "store", "root", "sink::link", "sink::receipt"];
+const PURE: &[&str] = &["failure", "progress", "store", "layers", "oci", "root", "sink::link", "sink::receipt"];
 const BUT: &[&str] = &["store::query"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

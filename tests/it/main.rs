@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod content;
 mod documents;
+mod images;
 mod interrupts;
 mod kills;
 mod limits;

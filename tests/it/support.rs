@@ -1,6 +1,7 @@
 //! The harness: the binary under test, a place to write, and what a test does that cannot run here.
 //! Each test states stdout, stderr, exit status and what lies on disk; the helpers here demand all four.
 
+pub(crate) mod engine;
 mod export;
 mod file_system;
 mod judge;

@@ -1,6 +1,7 @@
 # Packages under nixpkgs' names, each made from the Debian package installed on this machine. README.md
 # says how to use it; builder.sh makes the packages. This file must read nothing but dpkg's database and
-# the machine's CA certificates, so that a package changes exactly when its Debian package does.
+# the machine's CA certificates, so that a package changes exactly when its Debian package does. In a tree
+# that `freeze` made it reads the copies there instead, and so means the same packages on any machine.
 { system ? builtins.currentSystem, ... }:
 
 let
@@ -29,6 +30,7 @@ let
     };
     openssh.debian = "openssh-client";
     openssl = { };
+    sqlite.debian = "sqlite3";
     # tmate does not start without a UTF-8 locale and a description of the terminal.
     tmate.environment = {
       inherit TERMINFO_DIRS;
@@ -38,9 +40,12 @@ let
   };
 
   packages = mapAttrs (pname: program: make ({ inherit pname; debian = pname; shell = shellFor pname; } // program)) programs // {
-    inherit buildEnv cacert debianPackages;
+    inherit buildEnv cacert debianPackages snapshot;
     glibc = debianPackages.${libc};
     zlib = debianPackages.zlib1g;
+    # Names of nixpkgs for variants that Debian has one of.
+    bashInteractive = packages.bash;
+    gitMinimal = packages.git;
   };
 
   # Every installed package under its Debian name, without its shell scripts: the programs take their
@@ -49,8 +54,8 @@ let
   nixpkgsNames = { ${libc} = "glibc"; zlib1g = "zlib"; };
 
   inherit (builtins)
-    attrNames concatMap concatStringsSep elem elemAt filter head isList isString length listToAttrs mapAttrs
-    match pathExists readFile split stringLength substring toJSON;
+    attrNames concatMap concatStringsSep elem elemAt filter fromJSON head intersectAttrs isList isString length
+    listToAttrs mapAttrs match pathExists readFile split stringLength substring toJSON;
 
   out = builtins.placeholder "out";
   shellFor = pname: if pname == "bash" then out else packages.bash;
@@ -77,7 +82,10 @@ let
   upstream = version: elemAt (match "([0-9]+:)?([^-+~.]+(\\.[0-9][^-+~.]*)*).*" version) 1;
 
   cacert = run "nss-cacert-${upstream (stanzaOf "ca-certificates").Version}" {
-    bundle = builtins.path { name = "ca-certificates.crt"; path = /etc/ssl/certs/ca-certificates.crt; };
+    bundle = builtins.path {
+      name = "ca-certificates.crt";
+      path = if frozen then ./ca-certificates.crt else /etc/ssl/certs/ca-certificates.crt;
+    };
   } "mkdir -p $out/etc/ssl/certs; cp $bundle $out/etc/ssl/certs/ca-bundle.crt";
 
   # nixpkgs' function, made by the builder inside Nix that nix-env uses. It links whole packages; nixpkgs'
@@ -98,7 +106,8 @@ let
 
   run = name: variables: script: derivation (variables // {
     inherit name system;
-    builder = "/bin/bash";
+    # Not the machine's: in a container, where nix-env needs the manifest made, there is none.
+    builder = "${packages.bash}/bin/bash";
     # bash has to stay to the end: a last command in its place closes its stdout some time before it ends,
     # and at that Nix kills a builder.
     args = [ "-euc" "PATH=/usr/bin:/bin; ${script}\nexit 0" ];
@@ -111,7 +120,8 @@ let
     else filter isLibrary (dependencies debian ++ (if elem debian (dependencies libc) then [ ] else dependencies libc));
   libc = "libc6";
 
-  isLibrary = debian:
+  isLibrary = debian: installed.${debian}.isLibrary or (listsLibrary debian);
+  listsLibrary = debian:
     let
       package = installed.${debian};
       list = suffix: "/var/lib/dpkg/info/${debian}${suffix}.list";
@@ -132,7 +142,12 @@ let
 
   # dpkg's record of each installed package, by name.
   stanzaOf = debian: installed.${debian} or (throw "Debian package ${debian} is not installed");
-  installed =
+  frozen = pathExists ./snapshot.json;
+  installed = if frozen then fromJSON (readFile ./snapshot.json) else dpkgs;
+  # What this file asks of dpkg, all at once: what `freeze` writes.
+  snapshot = mapAttrs (debian: package: intersectAttrs fieldsRead package // { isLibrary = listsLibrary debian; }) installed;
+  fieldsRead = { Architecture = null; Depends = null; Pre-Depends = null; Provides = null; Version = null; };
+  dpkgs =
     let
       stanzas = map fields (strings "\n\n" (readFile /var/lib/dpkg/status));
       native = (head (filter (stanza: stanza.Package or "" == "dpkg") stanzas)).Architecture;
