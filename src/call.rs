@@ -49,12 +49,14 @@ impl Call {
     }
 
     /// Adds an argument.
+    #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
     /// Sets a variable of its environment.
+    #[must_use]
     pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.variables.push((name, value.into()));
         self
@@ -308,7 +310,7 @@ mod tests {
         let mut pid = Vec::new();
         let error = program.run(&call, &mut |chunk| pid.extend_from_slice(chunk)).unwrap_err();
         assert_eq!(error.to_string(), "`sh` did not end within 0 s");
-        assert!(started.elapsed() < Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_mins(1));
         if let Ok(pid) = String::from_utf8(pid).unwrap().trim().parse::<i32>() {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");

@@ -14,11 +14,15 @@
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
 //!
+//! `update-images` has the same shape: channels and what a registry has of them, read, ──judge──▶ jobs, pure,
+//! ──publish──▶ receipt. [`channel`] and [`registry`] say what they are, [`update`] does it.
+//!
 //! # Who may import whom
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
 //! [`store`], [`root`], [`layers`], [`oci`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
-//! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
+//! [`store::query`], which alone asks Nix and reads profiles. So are [`channel`] and [`registry`], apart from
+//! [`channel::source`] and [`registry::skopeo`], which ask, and of [`update`] what decides. [`sink`] knows what to write, not why. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
@@ -29,6 +33,7 @@
 //! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
+//! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table.
 //!
 //! # Conventions
 //!
@@ -36,7 +41,7 @@
 //!   references, NAR hash, registration, profile, generation, user environment.
 //! - **Errors** are `anyhow` at the edges, verb and `object`, lower case, no final period; typed where code
 //!   branches ([`failure`]). Printed once, by `main`, with a `hint:` where there is something to do. No
-//!   error is matched by its text.
+//!   error is matched by its text, but skopeo's in [`registry::read_refusal`].
 //! - **Falling back** happens only on a listed errno ([`sink::link::verdict`]), is counted in the receipt,
 //!   and never where the user named a mode.
 //! - **Nothing half done**: everything is written to a [`sink::draft`] and renamed into place. With

@@ -239,7 +239,7 @@ impl<'a> Updater<'a> {
         for other in others {
             match other {
                 Unselected::Frozen(channel) => {
-                    self.voice.decision(&format!("{channel} is frozen: newer ones are selected"))
+                    self.voice.decision(&format!("{channel} is frozen: newer ones are selected"));
                 }
                 Unselected::Missing(channel) if asked.is_empty() || asked.contains(&channel) => {
                     let reason = format!("`{}` has no such branch", self.config.source);
@@ -289,7 +289,9 @@ impl<'a> Updater<'a> {
             // A job that builds nothing may be done anywhere.
             jobs.retain(|job| job.builds.is_empty() || job.builds.iter().any(|(system, _)| self.here.contains(system)));
             if self.arguments.matrix {
-                jobs.iter_mut().for_each(|job| job.builds.retain(|(system, _)| self.here.contains(system)));
+                for job in &mut jobs {
+                    job.builds.retain(|(system, _)| self.here.contains(system));
+                }
             }
         }
         receipt.problems.extend(problems.into_iter().map(|reason| Problem { channel: Some(channel.clone()), reason }));
@@ -337,13 +339,11 @@ impl<'a> Updater<'a> {
                 here: &self.here,
                 scratch: self.scratch,
             };
-            let done = publisher.publish(job, &|text| self.voice.note(text), &mut |chunk| self.voice.pass_on(chunk));
-            match done {
-                Ok(done) => receipt.jobs.push(done),
-                Err((done, interrupted)) => {
-                    receipt.jobs.push(done);
-                    return Some(interrupted);
-                }
+            let (done, interrupted) =
+                publisher.publish(job, &|text| self.voice.note(text), &mut |chunk| self.voice.pass_on(chunk));
+            receipt.jobs.push(done);
+            if interrupted.is_some() {
+                return interrupted;
             }
         }
         None

@@ -82,8 +82,8 @@ mod tests {
     }
 
     fn heads(names: &[&str]) -> Heads {
-        let text: String = names.iter().map(|name| format!("{:040x}\trefs/heads/{name}\n", name.len())).collect();
-        parse_heads(&text).unwrap()
+        let lines: Vec<_> = names.iter().map(|name| format!("{:040x}\trefs/heads/{name}", name.len())).collect();
+        parse_heads(&lines.join("\n")).unwrap()
     }
 
     #[test]

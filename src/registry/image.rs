@@ -2,12 +2,13 @@
 //! It must never accept a document for another: what is no manifest is an error.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
+use serde::Deserialize;
+
+use crate::oci::document::{INDEX, MANIFEST};
+use crate::oci::index::Index;
+use crate::oci::{Descriptor, Digest, Platform};
 
 /// The commit of nixpkgs (OCI's annotations).
 pub const LABEL_REVISION: &str = "org.opencontainers.image.revision";
@@ -20,98 +21,19 @@ pub const LABEL_CHANNEL: &str = "nixkit.channel";
 /// The release number, such as `26.05.7273`.
 pub const LABEL_RELEASE: &str = "nixkit.release";
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFESTS: &[&str] =
-    &["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+const MANIFESTS: &[&str] = &[MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
 const INDEXES: &[&str] = &[INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
 
-/// `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
-
-impl Digest {
-    /// The digest of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
-        let hex: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self(format!("sha256:{hex}"))
-    }
-
-    /// Without `sha256:`.
-    pub fn hex(&self) -> &str {
-        &self.0["sha256:".len()..]
-    }
-
-    /// Enough of it for people.
-    pub fn short(&self) -> &str {
-        &self.0[.."sha256:".len() + 12]
-    }
-}
-
-impl FromStr for Digest {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let hex = text.strip_prefix("sha256:").unwrap_or_default();
-        if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            bail!("`{}` is no SHA-256 digest", text.chars().take(100).collect::<String>().escape_debug());
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> anyhow::Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.0
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Where an image runs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Platform {
-    /// `amd64`, `arm64`, …
-    pub architecture: String,
-    /// `linux`
-    pub os: String,
-    /// `v7` of `arm`.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub variant: Option<String>,
-}
-
-/// An image of an index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IndexEntry {
-    /// Of its manifest.
-    pub media_type: String,
-    /// Of its manifest.
-    pub digest: Digest,
-    /// Of its manifest, in bytes.
-    pub size: u64,
-    /// Where it runs.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub platform: Option<Platform>,
+/// Enough of a digest for people.
+pub fn short(digest: &Digest) -> String {
+    format!("sha256:{}", &digest.hex()[..12])
 }
 
 /// What lies under a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manifest {
     /// Images of several platforms.
-    Index(Vec<IndexEntry>),
+    Index(Vec<Descriptor>),
     /// One image: its media type and size.
     Image {
         /// Of the manifest.
@@ -126,7 +48,7 @@ pub enum Manifest {
 struct AnyManifest {
     schema_version: u32,
     media_type: Option<String>,
-    manifests: Option<Vec<IndexEntry>>,
+    manifests: Option<Vec<Descriptor>>,
     config: Option<serde_json::Value>,
 }
 
@@ -190,7 +112,7 @@ pub fn parse_tags(raw: &[u8]) -> anyhow::Result<Vec<String>> {
 }
 
 /// The one image in the `index.json` of a layout.
-pub fn parse_layout(index: &[u8]) -> anyhow::Result<IndexEntry> {
+pub fn parse_layout(index: &[u8]) -> anyhow::Result<Descriptor> {
     let Manifest::Index(entries) = parse_manifest(index)? else { bail!("it is no index") };
     match <[_; 1]>::try_from(entries) {
         Ok([entry]) => Ok(entry),
@@ -199,24 +121,20 @@ pub fn parse_layout(index: &[u8]) -> anyhow::Result<IndexEntry> {
 }
 
 /// The bytes of an index of `entries`: the same for the same images, whatever their order.
-pub fn write_index(mut entries: Vec<IndexEntry>) -> anyhow::Result<Vec<u8>> {
+pub fn write_index(mut entries: Vec<Descriptor>) -> anyhow::Result<Vec<u8>> {
     entries.sort_by(|one, other| (&one.platform, &one.digest).cmp(&(&other.platform, &other.digest)));
-    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
-    Ok(serde_json::to_vec(&index)?)
+    let mut index = Index::default();
+    index.manifests = entries;
+    Ok(index.to_json()?)
 }
 
 /// The `index.json` of a layout that holds `index` (with its digest) under the name `name`.
 pub fn write_layout(index: &[u8], name: &str) -> anyhow::Result<Vec<u8>> {
-    let layout = serde_json::json!({
-        "schemaVersion": 2,
-        "manifests": [{
-            "mediaType": INDEX,
-            "digest": Digest::of(index),
-            "size": index.len(),
-            "annotations": { "org.opencontainers.image.ref.name": name },
-        }],
-    });
-    Ok(serde_json::to_vec(&layout)?)
+    let mut entry = Descriptor::new(INDEX, Digest::of(index), u64::try_from(index.len())?);
+    entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), name.to_owned());
+    let mut layout = Index::default();
+    layout.manifests.push(entry);
+    Ok(layout.to_json()?)
 }
 
 #[cfg(test)]
@@ -224,23 +142,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn entry(architecture: &str, content: &str) -> IndexEntry {
-        IndexEntry {
-            media_type: MANIFESTS[0].to_owned(),
-            digest: Digest::of(content.as_bytes()),
-            size: 7,
-            platform: Some(Platform { architecture: architecture.into(), os: "linux".into(), variant: None }),
-        }
-    }
-
-    #[test]
-    fn digests_are_sha256_alone() {
-        let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(Digest::of(b"").to_string(), empty);
-        assert_eq!(empty.parse::<Digest>().unwrap(), Digest::of(b""));
-        for bad in ["", "sha256:", &empty[..70], &empty.to_uppercase(), "md5:d41d8cd98f00b204e9800998ecf8427e"] {
-            assert!(bad.parse::<Digest>().is_err(), "{bad}");
-        }
+    fn entry(architecture: &str, content: &str) -> Descriptor {
+        let platform = Platform { architecture: architecture.into(), os: "linux".into(), variant: None };
+        Descriptor { platform: Some(platform), ..Descriptor::new(MANIFESTS[0], Digest::of(content.as_bytes()), 7) }
     }
 
     #[test]

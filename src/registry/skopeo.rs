@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
-use super::{Digest, ImageConfig, Refusal, parse_config, parse_tags, read_refusal};
+use super::{ImageConfig, Refusal, parse_config, parse_tags, read_refusal};
 use crate::call::{Call, Failure, Program, Tries};
 use crate::failure::shown;
+use crate::oci::Digest;
 
 /// For a question.
-const ASK: Duration = Duration::from_secs(120);
+const ASK: Duration = Duration::from_mins(2);
 /// For an image, which may have a gigabyte.
-const COPY: Duration = Duration::from_secs(3600);
+const COPY: Duration = Duration::from_hours(1);
 
 /// The program, and how it reaches the registry.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Channel, Selection};
-use crate::registry::Platform;
+use crate::oci::Platform;
 
 /// More past updates than anybody keeps images of: a larger number is a slip of the hand.
 const MOST_HISTORY: usize = 500;

@@ -13,13 +13,14 @@ use serde::Serialize;
 use super::config::System;
 use super::moving::{self, Pointed, Verdict};
 use crate::channel::{Channel, Commit, Update};
-use crate::registry::{Digest, IndexEntry};
+use crate::oci::{Descriptor, Digest};
+use crate::registry::short;
 
 /// The image of one system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemImage {
     /// As it stands in an index.
-    pub entry: IndexEntry,
+    pub entry: Descriptor,
     /// Its label: hash of what it was made from.
     pub inputs: Option<String>,
 }
@@ -32,7 +33,7 @@ pub struct Index {
     /// The images of the systems that are known here.
     pub images: BTreeMap<System, SystemImage>,
     /// All others, which are kept as they are.
-    pub others: Vec<IndexEntry>,
+    pub others: Vec<Descriptor>,
 }
 
 /// What lies under a tag.
@@ -197,7 +198,7 @@ fn judge_commit(
 
 /// Says that a moving tag stays since its age cannot be told.
 pub fn unknown_age(tag: Option<&Pointed>) -> String {
-    let digest = tag.map_or("nothing", |pointed| pointed.digest.short());
+    let digest = tag.map_or_else(|| "nothing".to_owned(), |pointed| short(&pointed.digest));
     format!("`latest` stays where it is: the image `{digest}` does not say whether it is older or newer")
 }
 
@@ -228,7 +229,7 @@ pub fn choose<'a>(
 }
 
 /// The images of the index under `<commit>`, or the systems of which there is none.
-pub fn entries(commit: &CommitState, wanted: &Wanted<'_>, newest: bool) -> Result<Vec<IndexEntry>, Vec<System>> {
+pub fn entries(commit: &CommitState, wanted: &Wanted<'_>, newest: bool) -> Result<Vec<Descriptor>, Vec<System>> {
     let chosen =
         |&system: &System| choose(commit, system, wanted, newest).map(|image| image.entry.clone()).ok_or(system);
     let (found, missing): (Vec<_>, Vec<_>) = wanted.systems.iter().map(chosen).partition(Result::is_ok);
@@ -246,7 +247,7 @@ pub fn entries(commit: &CommitState, wanted: &Wanted<'_>, newest: bool) -> Resul
 }
 
 /// Whether the index under `<commit>` is another than one of `entries`.
-pub fn differs(commit: &CommitState, entries: &[IndexEntry]) -> bool {
+pub fn differs(commit: &CommitState, entries: &[Descriptor]) -> bool {
     let Tag::Read(index) = &commit.index else { return commit.index == Tag::Absent };
     let sorted = |mut digests: Vec<Digest>| {
         digests.sort();

@@ -4,7 +4,8 @@
 use std::cmp::Ordering;
 
 use crate::channel::{Release, Update};
-use crate::registry::{Digest, LABEL_CREATED, LABEL_RELEASE, LABEL_REVISION, Labels};
+use crate::oci::Digest;
+use crate::registry::{LABEL_CREATED, LABEL_RELEASE, LABEL_REVISION, Labels};
 
 /// What a tag points to, with what tells its age.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,8 +19,10 @@ use super::recipe::{Order, Recipe};
 use super::survey::{LATEST, Survey, staged_tag};
 use crate::channel::Update;
 use crate::failure::Interrupted;
+use crate::oci::index::LAYOUT_VERSION;
+use crate::oci::{Descriptor, Digest};
 use crate::registry::skopeo::What;
-use crate::registry::{Digest, IndexEntry, write_index, write_layout};
+use crate::registry::{write_index, write_layout};
 
 /// How often what was written is read again, when another run changes it at the same time.
 const ROUNDS: u32 = 3;
@@ -41,13 +43,13 @@ pub struct Publisher<'a> {
 
 impl Publisher<'_> {
     /// Does `job` as far as it can be done here. `say` hears what is being done, `listen` what the recipe prints.
-    /// Only an interrupt is an error; all else ends in the receipt.
+    /// What goes wrong stands in the receipt; an interrupt comes back beside it.
     pub fn publish(
         &self,
         job: &Job,
         say: &dyn Fn(&str),
         listen: &mut dyn FnMut(&[u8]),
-    ) -> Result<JobReceipt, (JobReceipt, Interrupted)> {
+    ) -> (JobReceipt, Option<Interrupted>) {
         let started = Instant::now();
         let mut receipt = JobReceipt {
             channel: job.channel.clone(),
@@ -68,7 +70,7 @@ impl Publisher<'_> {
             Err(error) => match error.downcast::<Interrupted>() {
                 Ok(interrupted) => {
                     receipt.reasons.push("interrupted".to_owned());
-                    return Err((receipt, interrupted));
+                    return (receipt, Some(interrupted));
                 }
                 Err(error) => receipt.reasons.push(format!("{error:#}")),
             },
@@ -76,7 +78,7 @@ impl Publisher<'_> {
         if receipt.outcome != Outcome::DoneElsewhere && !receipt.reasons.is_empty() {
             receipt.outcome = Outcome::Failed;
         }
-        Ok(receipt)
+        (receipt, None)
     }
 
     fn work(
@@ -192,7 +194,7 @@ impl Publisher<'_> {
         Ok(Some(index))
     }
 
-    fn push_index(&self, entries: Vec<IndexEntry>, tag: &str) -> anyhow::Result<()> {
+    fn push_index(&self, entries: Vec<Descriptor>, tag: &str) -> anyhow::Result<()> {
         let Survey { skopeo, repository, .. } = self.survey;
         let index = write_index(entries)?;
         let layout = self.scratch.join("index");
@@ -202,7 +204,7 @@ impl Publisher<'_> {
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
         fs::write(blobs.join(Digest::of(&index).hex()), &index)?;
-        fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        fs::write(layout.join("oci-layout"), LAYOUT_VERSION)?;
         fs::write(layout.join("index.json"), write_layout(&index, tag)?)?;
         skopeo.push(&layout, Some(tag), &format!("{repository}:{tag}"), What::Index)
     }

@@ -12,17 +12,17 @@ use crate::call::{Call, Program};
 use crate::channel::{Channel, Update};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
+use crate::oci::{Descriptor, Digest};
 use crate::registry::{
-    Digest, ImageConfig, IndexEntry, LABEL_CHANNEL, LABEL_INPUTS, LABEL_REVISION, Manifest, parse_config, parse_layout,
-    parse_manifest,
+    ImageConfig, LABEL_CHANNEL, LABEL_INPUTS, LABEL_REVISION, Manifest, parse_config, parse_layout, parse_manifest,
 };
 
 /// For a hash of a few hundred files.
-const HASH: Duration = Duration::from_secs(120);
+const HASH: Duration = Duration::from_mins(2);
 /// For an image for which Nix may have to build much.
-const BUILD: Duration = Duration::from_secs(6 * 3600);
+const BUILD: Duration = Duration::from_hours(6);
 /// For the tests of one image.
-const TEST: Duration = Duration::from_secs(3600);
+const TEST: Duration = Duration::from_hours(1);
 
 /// The three programs.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Recipe {
         inputs: &str,
         out: &Path,
         listen: &mut dyn FnMut(&[u8]),
-    ) -> anyhow::Result<IndexEntry> {
+    ) -> anyhow::Result<Descriptor> {
         let Order { channel, update, system } = order;
         let mut call = Call::new(BUILD, ["--rev", update.commit.as_str(), "--channel", channel.as_str()])
             .env("NIXPKGS_REPOSITORY", &self.source)
@@ -109,13 +109,13 @@ impl Recipe {
 }
 
 /// Reads the only image of the layout at `out`, which must be the one that was ordered.
-fn read_image(out: &Path, order: Order<'_>, inputs: &str) -> anyhow::Result<IndexEntry> {
+fn read_image(out: &Path, order: Order<'_>, inputs: &str) -> anyhow::Result<Descriptor> {
     let blob = |digest: &Digest| {
         let bytes = fs::read(out.join("blobs/sha256").join(digest.hex()))?;
         ensure!(Digest::of(&bytes) == *digest, "the blob `{digest}` has other content");
         anyhow::Ok(bytes)
     };
-    let mut entry = parse_layout(&fs::read(out.join("index.json"))?)?;
+    let entry = parse_layout(&fs::read(out.join("index.json"))?)?;
     let manifest = blob(&entry.digest)?;
     let Manifest::Image { media_type, size } = parse_manifest(&manifest)? else {
         bail!("it is an index of images and not one image");
@@ -139,6 +139,6 @@ fn read_image(out: &Path, order: Order<'_>, inputs: &str) -> anyhow::Result<Inde
         let found = labels.get(label).map_or("", String::as_str);
         ensure!(found == expected, "its label `{label}` is `{}` and not `{expected}`", found.escape_debug());
     }
-    (entry.media_type, entry.size, entry.platform) = (media_type, size, Some(platform));
-    Ok(entry)
+    // Without the name that it has in the layout.
+    Ok(Descriptor { platform: Some(platform), ..Descriptor::new(&media_type, entry.digest, size) })
 }

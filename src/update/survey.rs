@@ -9,8 +9,9 @@ use super::config::System;
 use super::judge::{ChannelState, CommitState, Index, SystemImage, Tag, Wanted};
 use super::moving::Pointed;
 use crate::channel::{Commit, Update};
+use crate::oci::{Descriptor, Digest};
 use crate::registry::skopeo::{Skopeo, Tags};
-use crate::registry::{Digest, IndexEntry, LABEL_INPUTS, Labels, Manifest, parse_manifest};
+use crate::registry::{LABEL_INPUTS, Labels, Manifest, parse_manifest};
 
 /// The tag that people get without naming one.
 pub const LATEST: &str = "latest";
@@ -118,7 +119,7 @@ impl Survey<'_> {
             else {
                 bail!("`{}` is an index and not one image", self.reference(&tag));
             };
-            let entry = IndexEntry { media_type, digest, size, platform: Some(system.platform()) };
+            let entry = Descriptor { platform: Some(system.platform()), ..Descriptor::new(&media_type, digest, size) };
             if let Some((image, _)) = self.image(entry)? {
                 staged.insert(system, image);
             }
@@ -174,7 +175,7 @@ impl Survey<'_> {
         Ok(self.skopeo.raw(&self.reference(tag))?.map(|(digest, _)| digest))
     }
 
-    fn image(&self, entry: IndexEntry) -> anyhow::Result<Option<(SystemImage, Labels)>> {
+    fn image(&self, entry: Descriptor) -> anyhow::Result<Option<(SystemImage, Labels)>> {
         let Some(config) = self.skopeo.config(&self.by_digest(&entry.digest))? else { return Ok(None) };
         let inputs = config.labels.get(LABEL_INPUTS).cloned();
         Ok(Some((SystemImage { entry, inputs }, config.labels)))

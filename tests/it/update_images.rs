@@ -4,6 +4,7 @@
 mod failures;
 mod kills;
 mod lives;
+mod real_recipe;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -189,7 +190,7 @@ fn push_foreign(layout: &Path, to: &str) {
     let blobs = layout.join("blobs/sha256");
     fs_err::create_dir_all(&blobs).unwrap();
     let blob = |media_type: &str, text: &str| {
-        let digest = nixkit::registry::Digest::of(text.as_bytes());
+        let digest = nixkit::oci::Digest::of(text.as_bytes());
         fs_err::write(blobs.join(digest.hex()), text).unwrap();
         serde_json::json!({ "mediaType": media_type, "digest": digest, "size": text.len() })
     };

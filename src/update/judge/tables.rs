@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::registry::Platform;
+use crate::oci::Platform;
 
 pub(super) fn system(name: &str) -> System {
     System::new(name).unwrap()
@@ -28,7 +28,7 @@ pub(super) fn update(number: u64) -> Update {
 
 pub(super) fn image(system: System, commit: &Commit, inputs: &str) -> SystemImage {
     let digest = Digest::of(format!("{system} {commit} {inputs}").as_bytes());
-    let entry = IndexEntry { media_type: "m".into(), digest, size: 1, platform: Some(system.platform()) };
+    let entry = Descriptor { platform: Some(system.platform()), ..Descriptor::new("m", digest, 1) };
     SystemImage { entry, inputs: Some(inputs.to_owned()) }
 }
 
@@ -196,7 +196,7 @@ fn what_could_not_be_read_is_left_alone() {
 fn an_index_keeps_what_is_not_wanted_any_more() {
     let two = update(2);
     let [x86, arm] = both();
-    let foreign = IndexEntry {
+    let foreign = Descriptor {
         platform: Some(Platform { architecture: "riscv64".into(), os: "linux".into(), variant: None }),
         ..image(x86, &two.commit, "foreign").entry
     };

@@ -95,15 +95,9 @@ impl Registry {
         fs_err::remove_dir_all(tags.join("_manifests/tags").join(tag)).unwrap();
     }
 
-    fn skopeo(&self, arguments: &[&str]) -> Option<String> {
-        let output = Command::new("skopeo").args(arguments).stdin(Stdio::null()).output().unwrap();
-        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
-    }
-
     /// Tags, sorted; none of a repository that does not exist.
     pub(crate) fn tags(&self, repository: &str) -> Vec<String> {
-        let listed =
-            self.skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{}/{repository}", self.address)]);
+        let listed = skopeo(&["list-tags", "--tls-verify=false", &format!("docker://{}/{repository}", self.address)]);
         let listed: serde_json::Value =
             serde_json::from_str(&listed.unwrap_or_else(|| r#"{"Tags":[]}"#.into())).unwrap();
         let mut tags: Vec<_> =
@@ -116,7 +110,7 @@ impl Registry {
     pub(crate) fn raw(&self, repository: &str, tag: &str) -> Option<String> {
         let separator = if tag.starts_with("sha256:") { '@' } else { ':' };
         let reference = format!("docker://{}/{repository}{separator}{tag}", self.address);
-        self.skopeo(&["inspect", "--raw", "--tls-verify=false", &reference])
+        skopeo(&["inspect", "--raw", "--tls-verify=false", &reference])
     }
 
     /// The images of an index: architecture, and labels as they are in the registry.
@@ -126,7 +120,7 @@ impl Registry {
             let digest = entry["digest"].as_str().unwrap();
             let reference = format!("docker://{}/{repository}@{digest}", self.address);
             let config =
-                self.skopeo(&["inspect", "--config", "--tls-verify=false", &reference]).expect("an image of the index");
+                skopeo(&["inspect", "--config", "--tls-verify=false", &reference]).expect("an image of the index");
             let config: serde_json::Value = serde_json::from_str(&config).unwrap();
             let architecture = config["architecture"].as_str().unwrap().to_owned();
             assert_eq!(entry["platform"]["architecture"], architecture.as_str());
@@ -134,6 +128,12 @@ impl Registry {
         };
         index["manifests"].as_array().expect("an index").iter().map(read).collect()
     }
+}
+
+/// What skopeo prints, if it succeeds.
+fn skopeo(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("skopeo").args(arguments).stdin(Stdio::null()).output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }
 
 impl Drop for Registry {
@@ -247,9 +247,10 @@ fn answer(stream: TcpStream, answers: &Mutex<Answers>) {
     let answers = answers.lock().unwrap();
     let instead =
         answers.instead.iter().find(|(start, _)| target.starts_with(*start)).map(|(_, answer)| answer.clone());
-    let (status, body) = instead.unwrap_or_else(|| match target.strip_prefix("/?") {
-        Some(query) => (200, listing(&answers, query)),
-        None => {
+    let (status, body) = instead.unwrap_or_else(|| {
+        if let Some(query) = target.strip_prefix("/?") {
+            (200, listing(&answers, query))
+        } else {
             let directory = target.trim_start_matches('/').strip_suffix("git-revision");
             match directory.and_then(|directory| answers.releases.get(directory)) {
                 Some(commit) => (200, commit.clone()),
