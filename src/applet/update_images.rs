@@ -90,8 +90,10 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Environment:
-  REGISTRY_AUTH_FILE                The file with the registry's credentials, as `skopeo login` writes it
-  REGISTRY_USER, REGISTRY_PASSWORD  The credentials themselves
+  REGISTRY_AUTH_FILE
+          The file with the registry's credentials, as `skopeo login` writes it
+  REGISTRY_USER, REGISTRY_PASSWORD
+          The credentials themselves
 
 Examples:
   update-images --dry-run
