@@ -33,7 +33,7 @@ pub struct Publisher<'a> {
     pub survey: &'a Survey<'a>,
     /// How they are made.
     pub recipe: &'a Recipe,
-    /// The channel's updates, oldest first.
+    /// The channel's updates, oldest first; that of each job is one of them.
     pub updates: &'a [Update],
     /// The systems whose images are built here.
     pub here: &'a [System],
@@ -116,22 +116,10 @@ impl Publisher<'_> {
         let known = if let Tag::Read(index) = &state.index { Some(index.pointed.clone()) } else { None };
         let latest = if job.newest { self.survey.pointed(LATEST, known.as_ref())? } else { None };
         let commits = [(job.update.commit.clone(), state)].into();
-        let updates = if job.newest { self.updates } else { &self.updates_up_to(job)[..] };
         let state = super::judge::ChannelState { commits, latest };
-        let (jobs, problems) = judge(&job.channel, updates, &state, &self.survey.wanted);
-        if let Some(problem) = problems.into_iter().next() {
-            bail!(problem);
-        }
+        // What stands in the way of a tag was reported when all was judged; the images are made all the same.
+        let (jobs, _) = judge(&job.channel, self.updates, &state, &self.survey.wanted);
         Ok(jobs.into_iter().next())
-    }
-
-    /// The channel's updates with that of `job`, which may be one that was named by hand, before the newest.
-    fn updates_up_to(&self, job: &Job) -> Vec<Update> {
-        let mut updates = self.updates.to_vec();
-        if updates.iter().all(|update| update.commit != job.update.commit) {
-            updates.insert(0, job.update.clone());
-        }
-        updates
     }
 
     fn make_and_stage(&self, job: &Job, system: System, listen: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {

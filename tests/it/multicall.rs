@@ -7,7 +7,23 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Tree, chroot, folder, installed, names, nixkit, root_for};
 
-const VALID: &str = "hint: call it `nixkit`, or by the name of an applet: export-profile\n";
+/// The names of the applets, in the order in which help lists them.
+fn applets() -> Vec<&'static str> {
+    nixkit::applet::APPLETS.iter().map(|applet| applet.name).collect()
+}
+
+fn sorted(mut names: Vec<&str>) -> Vec<&str> {
+    names.sort_unstable();
+    names
+}
+
+fn valid() -> String {
+    format!("hint: call it `nixkit`, or by the name of an applet: {}\n", applets().join(", "))
+}
+
+fn list() -> String {
+    applets().join("\n") + "\n"
+}
 
 /// Status, stdout and stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -52,21 +68,21 @@ fn each_form_of_argv_zero_runs_the_applet() {
 #[test]
 fn an_unknown_name_is_127_and_lists_the_valid_ones() {
     for (arguments, name) in [(vec!["export"], "export"), (vec!["export-profile\n", "/dist"], "export-profile\\n")] {
-        let expected = refused(127, &format!("nixkit: error: no applet is called `{name}`\n{VALID}"));
+        let expected = refused(127, &format!("nixkit: error: no applet is called `{name}`\n{}", valid()));
         assert_eq!(run(program().args(&arguments)), expected);
         assert_eq!(run(program().arg0(arguments[0]).args(&arguments[1..])), expected);
     }
     for name in ["--export-profile", "export-profile-wrapped", "my-export-profile"] {
         let shown = name.strip_prefix('-').unwrap_or(name);
-        let expected = refused(127, &format!("nixkit: error: no applet is called `{shown}`\n{VALID}"));
+        let expected = refused(127, &format!("nixkit: error: no applet is called `{shown}`\n{}", valid()));
         assert_eq!(run(program().arg0(name).arg("--version")), expected);
     }
 }
 
 #[test]
 fn the_list_is_one_name_a_line() {
-    assert_eq!(run(program().arg("--list")), done("export-profile\n"));
-    assert_eq!(names(installed()), ["export-profile", "nixkit"], "each has a symlink");
+    assert_eq!(run(program().arg("--list")), done(&list()));
+    assert_eq!(names(installed()), sorted([&applets()[..], &["nixkit"]].concat()), "each has a symlink");
 }
 
 #[test]
@@ -158,7 +174,7 @@ fn a_different_file_is_replaced_by_force_alone() {
         assert_eq!(Tree::read(folder.path()), before);
         assert_eq!(install(folder.path(), true), done(""));
         assert_eq!(fs_err::read_link(&link).unwrap(), installed().join("nixkit"));
-        assert_eq!(names(folder.path()), ["export-profile"]);
+        assert_eq!(names(folder.path()), sorted(applets()));
         fs_err::remove_file(&link).unwrap();
     }
 }
@@ -215,7 +231,7 @@ fn the_binary_runs_where_nothing_else_is() {
     let folder = folder();
     fs_err::copy(installed().join("nixkit"), folder.path().join("nixkit")).unwrap();
     let chroot = || chroot(folder.path());
-    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done("export-profile\n"));
+    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done(&list()));
     let message = "nixkit: error: cannot find out where this program lies: \
                    no /proc/self/exe available. Is /proc mounted?\n";
     assert_eq!(run(chroot().args(["/nixkit", "--install", "/"])), refused(1, message));
