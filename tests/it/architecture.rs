@@ -29,7 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("update::judge", &["channel", "oci", "registry", "update"]),
     ("update::moving", &["channel", "oci", "registry", "update"]),
     ("update", &["call", "channel", "failure", "interrupt", "oci", "registry", "update"]),
-    ("report", &["failure", "progress", "sink", "store", "update"]),
+    ("report", &["failure", "progress", "report", "sink", "store", "update"]),
     ("main", &["applet", "report"]),
 ];
 
