@@ -11,6 +11,7 @@ mod options;
 mod profile;
 mod start_tmate;
 mod sync_dockerfile;
+mod update_images;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -65,6 +66,12 @@ pub const APPLETS: &[Applet] = &[
         about: "Run bash, and open such a session where it fails",
         run: bash_tmate::run,
         command: bash_tmate::command,
+    },
+    Applet {
+        name: "update-images",
+        about: "Build, test and push a base image for every channel update that has none",
+        run: update_images::run,
+        command: update_images::command,
     },
 ];
 

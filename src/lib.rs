@@ -20,13 +20,17 @@
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
 //!
+//! `update-images` has the same shape: channels and what a registry has of them, read, ──judge──▶ jobs, pure,
+//! ──publish──▶ receipt. [`channel`] and [`registry`] say what they are, [`update`] does it.
+//!
 //! # Who may import whom
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
 //! [`store`], [`closure`], [`sbom`], [`root`], [`layers`], [`oci`], [`dockerfile`], [`pins`], [`sink::link`] and
 //! [`sink::receipt`] are pure: no input or output, apart from [`store::query`], which alone asks Nix and reads
-//! profiles. [`dockerfile`] and [`pins`] do not know each other: the applet brings them together. [`sink`] knows what
-//! to write, not why. The test `architecture` reads the `use` lines and holds this table.
+//! profiles. So are [`channel`] and [`registry`], apart from [`channel::source`] and [`registry::skopeo`], which ask,
+//! and of [`update`] what decides. [`dockerfile`] and [`pins`] do not know each other: the applet brings them together.
+//! [`sink`] knows what to write, not why. The test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
 //!
@@ -37,6 +41,7 @@
 //! - A fact about a closure, such as what would go with what: [`closure::Graph`], said by `report::sizes`.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
+//! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table.
 //!
 //! - A rule of Dockerfiles: [`dockerfile::scanner`] or [`dockerfile::expand`], which follow BuildKit's own
 //!   code, with a row in `tests/it/dockerfile.rs`; one of rewriting: [`dockerfile::rewrite`], with a case in
@@ -49,7 +54,7 @@
 //!   references, NAR hash, registration, profile, generation, user environment.
 //! - **Errors** are `anyhow` at the edges, verb and `object`, lower case, no final period; typed where code
 //!   branches ([`failure`]). Printed once, by `main`, with a `hint:` where there is something to do. No
-//!   error is matched by its text.
+//!   error is matched by its text, but skopeo's in [`registry::read_refusal`].
 //! - **Falling back** happens only on a listed errno ([`sink::link::verdict`]), is counted in the receipt,
 //!   and never where the user named a mode.
 //! - **Nothing half done**: everything is written to a [`sink::draft`] and renamed into place. With
@@ -63,6 +68,7 @@
 pub mod failure;
 
 pub mod applet;
+pub mod call;
 pub mod interrupt;
 pub mod program;
 pub mod store;
@@ -73,8 +79,10 @@ pub mod pins;
 pub mod closure;
 pub mod sbom;
 
+pub mod channel;
 pub mod layers;
 pub mod oci;
+pub mod registry;
 pub mod root;
 
 pub mod progress;
@@ -86,5 +94,6 @@ pub mod sys;
 pub mod scene;
 pub mod supervise;
 pub mod tmate;
+pub mod update;
 
 pub mod report;

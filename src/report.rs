@@ -6,6 +6,7 @@ pub mod sizes;
 pub mod sync;
 mod tmate;
 pub mod treemap;
+mod update;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc;
@@ -227,9 +228,13 @@ fn bytes(data: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// Nobody can be told that stderr is gone.
 fn complain(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    pass_on(text.as_bytes());
+}
+
+/// Nobody can be told that stderr is gone.
+fn pass_on(bytes: &[u8]) {
+    let _ = io::stderr().lock().write_all(bytes);
 }
 
 /// Says how the run called `name` ended, and returns its exit status.

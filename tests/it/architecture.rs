@@ -9,6 +9,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("progress", &[]),
     ("interrupt", &["failure"]),
     ("program", &["failure", "interrupt"]),
+    ("call", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
     ("store::query", &["failure", "interrupt", "program", "store"]),
     ("store", &["failure", "store"]),
@@ -22,11 +23,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("closure", &["closure", "store"]),
     ("sbom", &["closure", "store"]),
     ("sink::replace", &["failure"]),
+    // Each asks through `call`; the rest of both is pure.
+    ("channel::source", &["call", "channel"]),
+    ("channel", &["channel"]),
+    ("registry::skopeo", &["call", "failure", "oci", "registry"]),
+    ("registry", &["oci", "registry"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
-    ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store"]),
+    ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "update"]),
+    ("update::config", &["channel", "oci", "update"]),
+    ("update::judge", &["channel", "oci", "registry", "update"]),
+    ("update::moving", &["channel", "oci", "registry", "update"]),
+    ("update", &["call", "channel", "failure", "interrupt", "oci", "registry", "update"]),
     ("main", &["applet", "report"]),
 ];
 
@@ -45,8 +55,14 @@ const PURE: &[&str] = &[
     "pins",
     "sink::link",
     "sink::receipt",
+    "channel",
+    "registry",
+    "update::config",
+    "update::judge",
+    "update::moving",
+    "update::receipt",
 ];
-const BUT: &[&str] = &["store::query"];
+const BUT: &[&str] = &["store::query", "channel::source", "registry::skopeo"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

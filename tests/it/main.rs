@@ -27,3 +27,4 @@ mod support;
 mod sync_dockerfile;
 mod sync_fixtures;
 mod sync_laws;
+mod update_images;

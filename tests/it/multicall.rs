@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use crate::support::{Tree, chroot, folder, installed, names, nixkit, root_for};
 
 /// Each applet, in the order of the table.
-const APPLETS: &[&str] = &["export-profile", "export-image", "sync-dockerfile", "start-tmate", "bash-tmate"];
+const APPLETS: &[&str] =
+    &["export-profile", "export-image", "sync-dockerfile", "start-tmate", "bash-tmate", "update-images"];
 
 /// The hint below an unknown name; `meant` is the applet whose name is like it.
 fn hint(meant: &str) -> String {
