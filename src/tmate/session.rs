@@ -21,7 +21,7 @@ pub use self::scene::Scene;
 use self::continue_file::ContinueFile;
 use self::folder::Folder;
 use self::process::{Orphans, doze};
-use self::scene::{HARMFUL, shell, shell_environment, this_directory, user_conf};
+use self::scene::{HARMFUL, shell, shell_environment, this_directory, user_conf, window_shell};
 use self::tmate::Tmate;
 use super::clock::{Action, Clock, Ending, Event, Limits, in_words};
 use super::conf::{self, Conf, shell_quoted};
@@ -178,7 +178,7 @@ impl<'a> Session<'a> {
             fingerprints: &options.fingerprints,
             authorized_keys: keys.as_deref(),
             window_command: &window_command,
-            window_shell: ["bash", "sh"].iter().find_map(|name| which::which(name).ok()).as_deref(),
+            window_shell: window_shell().as_deref(),
         });
         let conf = folder.write("conf", &conf)?;
         let tmate = Tmate::start(program, &conf, folder.socket(), &window, interrupt, |command| {
@@ -255,11 +255,12 @@ impl<'a> Session<'a> {
                 }
                 Line::ServerBack => {
                     self.server_is_up = true;
-                    *ask_at = Instant::now();
+                    // The line comes a moment before the link that it is about.
+                    *ask_at = Instant::now() + ASK_CONNECTING;
                     events.push(Event::ServerBack);
                 }
-                Line::KeysRequired if self.keys.is_none() => return Err(self.unconnected()),
-                Line::KeysRequired | Line::Other => {}
+                Line::KeysRequired => return Err(self.unconnected()),
+                Line::Other => {}
             }
         }
         if let Err(interrupted) = self.interrupt.check() {

@@ -11,6 +11,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
+use crate::failure::shown;
 use crate::report;
 use crate::tmate::pane::Pane;
 
@@ -67,14 +68,17 @@ pub fn run_pane(arguments: &[OsString]) -> anyhow::Result<u8> {
             None => command.env_remove(name),
         };
     }
-    if let Some(directory) = &pane.directory {
-        std::env::set_current_dir(directory)
-            .with_context(|| format!("cannot go to `{}`", crate::failure::shown(directory)))?;
+    if let Some(directory) = &pane.directory
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        // Better a shell elsewhere than none.
+        report::data(&format!("cannot go to {}: {error}\n", shown(directory)))?;
+        command.env_remove("PWD");
     }
     become_program(&mut command, program)
 }
 
 fn become_program(command: &mut Command, program: &OsStr) -> anyhow::Result<u8> {
     let error = command.exec();
-    Err(error).with_context(|| format!("cannot run `{}`", crate::failure::shown(program)))
+    Err(error).with_context(|| format!("cannot run `{}`", shown(program)))
 }

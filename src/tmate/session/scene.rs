@@ -37,7 +37,8 @@ pub(super) fn shell(options: &Options, scene: &Scene) -> anyhow::Result<Vec<OsSt
         let text = format!("cannot find `{}` in PATH for the session's shell", shown(&words[0]));
         hinted(NotFound(text), "`--command` names another shell")
     })?;
-    words[0] = program.into();
+    // A relative one of PATH would be another after a change of directory.
+    words[0] = std::path::absolute(&program).unwrap_or(program).into();
     Ok(words)
 }
 
@@ -67,4 +68,9 @@ pub(super) fn user_conf() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
     let path = Path::new(&home).join(".tmate.conf");
     path.exists().then_some(path)
+}
+
+/// A shell for `-c`, for the windows that users open.
+pub(super) fn window_shell() -> Option<PathBuf> {
+    ["bash", "sh"].iter().find_map(|name| std::path::absolute(which::which(name).ok()?).ok())
 }

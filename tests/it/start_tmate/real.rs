@@ -109,7 +109,7 @@ fn only_the_given_keys_are_taken_whatever_the_users_conf_says() {
     };
     let (ours, others) = (key("ours"), key("others"));
     fs_err::write(files.path().join("theirs"), format!("{others}\n")).unwrap();
-    let conf = format!("set -g tmate-authorized-keys \"~/theirs\"\nset -g tmate-set \"authorized_keys={others}\"\n",);
+    let conf = format!("set -g tmate-authorized-keys \"~/theirs\"\nset -g tmate-set \"authorized_keys={others}\"\n");
     fs_err::write(files.path().join(".tmate.conf"), conf).unwrap();
 
     let server = TmateServer::start("plain");
