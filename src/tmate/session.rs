@@ -163,7 +163,8 @@ impl<'a> Session<'a> {
             command: shell.to_vec(),
             environment: shell_environment(scene, directory.as_deref()),
         };
-        let window: Vec<OsString> = match guard::own_program() {
+        let own = guard::own_program();
+        let window: Vec<OsString> = match &own {
             Some(own) => {
                 let file = folder.write("window", &pane.encode())?;
                 vec![own.into(), guard::PANE.into(), file.into()]
@@ -184,6 +185,13 @@ impl<'a> Session<'a> {
         let tmate = Tmate::start(program, &conf, folder.socket(), &window, interrupt, |command| {
             for name in HARMFUL {
                 command.env_remove(name);
+            }
+            // Without `/proc` nothing comes between tmate and the shell: it has what tmate has.
+            if own.is_none() {
+                guard::set_environment(command, &pane);
+                if let Some(directory) = &pane.directory {
+                    command.current_dir(directory);
+                }
             }
             // Without a passwd entry tmate's SSH library fails unless there is any HOME.
             if std::env::var_os("HOME").is_none() {

@@ -62,12 +62,7 @@ pub fn run_pane(arguments: &[OsString]) -> anyhow::Result<u8> {
     let Some((program, words)) = pane.command.split_first() else { bail!("there is no shell to run") };
     let mut command = Command::new(program);
     command.args(words);
-    for (name, value) in &pane.environment {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    set_environment(&mut command, &pane);
     if let Some(directory) = &pane.directory
         && let Err(error) = std::env::set_current_dir(directory)
     {
@@ -76,6 +71,16 @@ pub fn run_pane(arguments: &[OsString]) -> anyhow::Result<u8> {
         command.env_remove("PWD");
     }
     become_program(&mut command, program)
+}
+
+/// Gives `command` the environment of the window's shell.
+pub(super) fn set_environment(command: &mut Command, pane: &Pane) {
+    for (name, value) in &pane.environment {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
 }
 
 fn become_program(command: &mut Command, program: &OsStr) -> anyhow::Result<u8> {
