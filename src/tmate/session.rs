@@ -253,7 +253,11 @@ impl<'a> Session<'a> {
         for line in self.tmate.output.new_lines() {
             self.voice.decision(&format!("tmate: {}", shown(&line)));
             match log::meaning(&line) {
-                Line::Mates => *ask_at = Instant::now(),
+                Line::Joined => *ask_at = Instant::now(),
+                Line::Left => {
+                    *ask_at = Instant::now();
+                    events.push(Event::SomebodyLeft);
+                }
                 Line::ServerLost => {
                     if self.clock.was_ready() && self.server_is_up {
                         self.voice.session("the connection to the server is lost; tmate tries again");

@@ -14,7 +14,7 @@ pub(super) const HARMFUL: [&str; 3] = ["SHELLOPTS", "BASH_ENV", "TMOUT"];
 /// What a user finds in the session.
 #[derive(Clone, Debug, Default)]
 pub struct Scene {
-    /// What is said first, a line each, such as what failed. How to leave is added by [`run`].
+    /// What is said first, a line each, such as what failed. How to leave is added.
     pub greeting: Vec<String>,
     /// Where the shell starts; `None` for where this process is. One that cannot be entered is replaced by
     /// that, with a warning.

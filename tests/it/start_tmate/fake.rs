@@ -174,6 +174,8 @@ fn the_link_is_said_when_somebody_leaves_when_it_changes_and_from_time_to_time()
     let fake = ready(&[("count", "1")]);
     let mut session = session(&fake).args(["600", "--max-duration", "0"]).start();
     assert_eq!(session.line("connect with: "), format!("{LINK}, {RO} (somebody is connected)"));
+    fake.tell("say A mate has left (192.0.2.1) -- 1 client currently connected");
+    assert_eq!(session.line("connect with: "), format!("{LINK}, {RO} (somebody is connected)"));
     fake.set("count", "0");
     assert_eq!(session.line("connect with: "), format!("{LINK}, {RO} (ends in 10 min unless somebody connects)"));
     fake.tell("say Reconnecting...");
