@@ -77,7 +77,9 @@ pub fn run(options: &Options, scene: &Scene, voice: Voice, interrupt: &Interrupt
     let (program, keys, shell, folder) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            return interrupt.check().map_or_else(|signal| End::Signal(signal.signal), |()| End::NotStarted(error));
+            let Err(interrupted) = interrupt.check() else { return End::NotStarted(error) };
+            voice.session(&by_signal(interrupted.signal));
+            return End::Signal(interrupted.signal);
         }
     };
     voice.decision(&format!("the session's folder is `{}`", shown(folder.path())));
@@ -107,6 +109,11 @@ fn find_tmate(interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
         Some(version) => Err(not_found(format!("`{}` is too old: {version}", shown(&program)))),
         None => Err(not_found(format!("`{}` does not say its version", shown(&program)))),
     }
+}
+
+fn by_signal(signal: i32) -> String {
+    let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
+    format!("interrupted by {name}")
 }
 
 /// A session that runs.
@@ -377,10 +384,7 @@ impl<'a> Session<'a> {
             End::User => "its last shell has ended".into(),
             End::ContinueFile => format!("`{}` is there", shown(&self.continue_file.path)),
             End::Cap => "it has lasted as long as it may".into(),
-            End::Signal(signal) => {
-                let name = nix::sys::signal::Signal::try_from(*signal).map_or("a signal", |signal| signal.as_str());
-                format!("interrupted by {name}")
-            }
+            End::Signal(signal) => by_signal(*signal),
             End::Lost(_) | End::NotStarted(_) => return end,
         };
         self.voice.session(&format!("the session has ended: {how}"));
