@@ -69,8 +69,8 @@ run-bench-sync:
 	target/release/examples/bench-sync $(BINARY)
 
 lints:
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- --deny warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
 
 unit-tests:
 	cargo test --locked --lib --example bench
@@ -78,6 +78,7 @@ unit-tests:
 # They mount file systems, so they run as root, in a mount namespace of their own: nothing stays mounted,
 # however they end. cargo itself runs as the user.
 integration-tests:
+	cargo build --locked -p fake-tmate -p tmate-server
 	$(RUNNER)='$(CURDIR)/.ci/as-root unshare --mount --propagation private' NIXKIT=$(BINARY) \
 		cargo test --locked --test it
 

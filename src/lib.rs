@@ -16,6 +16,13 @@
 //! bytes ──dockerfile──▶ occurrences of images ──rewrite (with what pins read)──▶ edits ──▶ bytes ──sink::replace──▶ file
 //! ```
 //!
+//! A tmate session has no such way, but turns in a circle:
+//!
+//! ```text
+//! words, variables ──parse──▶ Options     Event (answer, line, signal, time) ──clock──▶ Action ──session──▶ …
+//!                    pure                                                     pure           act
+//! ```
+//!
 //! Each arrow is one function from one named type to the next, and an applet's `run` is that chain:
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
@@ -30,7 +37,8 @@
 //! [`sink::receipt`] are pure: no input or output, apart from [`store::query`], which alone asks Nix and reads
 //! profiles. So are [`channel`] and [`registry`], apart from [`channel::source`] and [`registry::skopeo`], which ask,
 //! and of [`update`] what decides. [`dockerfile`] and [`pins`] do not know each other: the applet brings them together.
-//! [`sink`] knows what to write, not why. The test `architecture` reads the `use` lines and holds this table.
+//! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. [`sink`] knows what to write, not
+//! why. The test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
 //!
@@ -39,6 +47,7 @@
 //! - Something that every root has beside its store: a row of the table in `root::complete`, and in the README's.
 //! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
 //! - A fact about a closure, such as what would go with what: [`closure::Graph`], said by `report::sizes`.
+//! - A line of tmate's that has a meaning: [`tmate::log`]. Another end of a session: [`tmate::clock`].
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table.

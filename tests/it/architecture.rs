@@ -32,7 +32,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
-    ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "update"]),
+    // Processes, sockets and files of a session; the rest of `tmate` decides.
+    ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
+    ("tmate", &["failure", "tmate"]),
+    ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "tmate", "update"]),
     ("update::config", &["channel", "oci", "update"]),
     ("update::judge", &["channel", "oci", "registry", "update"]),
     ("update::moving", &["channel", "oci", "registry", "update"]),
@@ -61,8 +64,9 @@ const PURE: &[&str] = &[
     "update::judge",
     "update::moving",
     "update::receipt",
+    "tmate",
 ];
-const BUT: &[&str] = &["store::query", "channel::source", "registry::skopeo"];
+const BUT: &[&str] = &["store::query", "channel::source", "registry::skopeo", "tmate::session"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{Tree, chroot, folder, installed, names, nixkit, root_for};
+use crate::support::{Tree, call, chroot, folder, installed, names, nixkit, root_for};
 
 /// Each applet, in the order of the table.
 const APPLETS: &[&str] =
@@ -153,7 +153,7 @@ fn install_makes_a_link_once_and_leaves_a_right_one() {
 #[test]
 fn beside_the_program_the_link_is_relative() {
     let folder = folder();
-    fs_err::copy(installed().join("nixkit"), folder.path().join("nixkit")).unwrap();
+    call("cp", [&installed().join("nixkit"), &folder.path().join("nixkit")]);
     let install = |directory: &Path| run(Command::new(folder.path().join("nixkit")).arg("--install").arg(directory));
     assert_eq!(install(folder.path()), done(""));
     let link = folder.path().join("export-profile");
