@@ -21,12 +21,23 @@
 //! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
+//! # An image
+//!
+//! ```text
+//! closure ──layers──▶ which path in which layer ──sink::oci──▶ blobs in a draft ──▶ a layout that was added to, or made
+//!           pure                                  contents (reads) → pipeline (compresses) → blobs (writes)
+//! ```
+//!
+//! [`sink::oci`] reads in one thread, compresses fixed parts in several, and writes in one, in order: what a blob
+//! holds cannot hang on the number of threads. The documents of the format are in [`oci`], which knows no disk.
+//!
 //! # Adding to it
 //!
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
 //! - Something that a root has beside its store: [`root::plan`].
 //! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
+//! - A setting of a container: a field of [`oci::Settings`] with its rule, and an option of `export-image`.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //!

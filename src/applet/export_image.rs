@@ -87,9 +87,6 @@ struct Arguments {
     cache: Option<PathBuf>,
 
     #[command(flatten)]
-    config: ConfigArguments,
-
-    #[command(flatten)]
     jobs: Jobs,
 
     /// Print what was done as JSON on stdout.
@@ -98,6 +95,10 @@ struct Arguments {
 
     #[command(flatten)]
     loudness: Loudness,
+
+    // Last, since a heading holds for all that follows.
+    #[command(flatten)]
+    config: ConfigArguments,
 }
 
 /// What a container runs. Each goes over what the file of `--config` says.
@@ -125,7 +126,7 @@ struct ConfigArguments {
     #[arg(long, value_name = "USER", value_parser = text::<User>)]
     user: Option<Text<User>>,
 
-    /// Where.
+    /// In which directory.
     #[arg(long, value_name = "PATH", value_parser = text::<Absolute>)]
     working_dir: Option<Text<Absolute>>,
 
@@ -244,9 +245,6 @@ struct Request {
 impl Request {
     fn new(arguments: Arguments, variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
         let profile = ProfileRequest::new(arguments.profile, &variable)?;
-        if arguments.out.as_os_str().is_empty() {
-            return Err(Usage("OUT is empty".into()).into());
-        }
         let compression = arguments.compression.at(arguments.level)?;
         let created = match arguments.created {
             Some(seconds) => seconds,

@@ -5,6 +5,8 @@ mod architecture;
 mod bad_input;
 mod content;
 mod documents;
+mod image_input;
+mod images;
 mod interrupts;
 mod kills;
 mod limits;

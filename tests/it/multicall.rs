@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Tree, chroot, folder, installed, names, nixkit, root_for};
 
-const VALID: &str = "hint: call it `nixkit`, or by the name of an applet: export-profile\n";
+const VALID: &str = "hint: call it `nixkit`, or by the name of an applet: export-profile, export-image\n";
 
 /// Status, stdout and stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -65,8 +65,8 @@ fn an_unknown_name_is_127_and_lists_the_valid_ones() {
 
 #[test]
 fn the_list_is_one_name_a_line() {
-    assert_eq!(run(program().arg("--list")), done("export-profile\n"));
-    assert_eq!(names(installed()), ["export-profile", "nixkit"], "each has a symlink");
+    assert_eq!(run(program().arg("--list")), done("export-profile\nexport-image\n"));
+    assert_eq!(names(installed()), ["export-image", "export-profile", "nixkit"], "each has a symlink");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn the_binary_runs_where_nothing_else_is() {
     let folder = folder();
     fs_err::copy(installed().join("nixkit"), folder.path().join("nixkit")).unwrap();
     let chroot = || chroot(folder.path());
-    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done("export-profile\n"));
+    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done("export-profile\nexport-image\n"));
     let message = "nixkit: error: cannot find out where this program lies: \
                    no /proc/self/exe available. Is /proc mounted?\n";
     assert_eq!(run(chroot().args(["/nixkit", "--install", "/"])), refused(1, message));

@@ -3,12 +3,14 @@
 
 mod export;
 mod file_system;
+mod image;
 mod judge;
 mod store;
 mod tree;
 
 pub(crate) use export::{Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
+pub(crate) use image::{ImageExport, blob, files, json, unpack};
 pub(crate) use judge::{content, judge};
 pub(crate) use store::{Store, fixture};
 pub(crate) use tree::{Entry, Tree, What};
