@@ -40,6 +40,16 @@
 //! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. [`sink`] knows what to write, not
 //! why. The test `architecture` reads the `use` lines and holds this table.
 //!
+//! # An image
+//!
+//! ```text
+//! closure ──layers──▶ which path in which layer ──sink::oci──▶ blobs in a draft ──▶ a layout that was added to, or made
+//!           pure                                  contents (reads) → pipeline (compresses) → blobs (writes)
+//! ```
+//!
+//! [`sink::oci`] reads in one thread, compresses fixed parts in several, and writes in one, in order: what a blob
+//! holds cannot hang on the number of threads. The documents of the format are in [`oci`], which knows no disk.
+//!
 //! # Adding to it
 //!
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
@@ -48,6 +58,7 @@
 //! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
 //! - A fact about a closure, such as what would go with what: [`closure::Graph`], said by `report::sizes`.
 //! - A line of tmate's that has a meaning: [`tmate::log`]. Another end of a session: [`tmate::clock`].
+//! - A setting of a container: a field of [`oci::Settings`] with its rule, and an option of `export-image`.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table.

@@ -90,9 +90,6 @@ struct Arguments {
     cache: Option<PathBuf>,
 
     #[command(flatten)]
-    config: ConfigArguments,
-
-    #[command(flatten)]
     jobs: Jobs,
 
     /// Print what was done as JSON on stdout.
@@ -104,6 +101,10 @@ struct Arguments {
 
     #[command(flatten)]
     loudness: Loudness,
+
+    // Last, since a heading holds for all that follows.
+    #[command(flatten)]
+    config: ConfigArguments,
 }
 
 /// What a container runs. Each goes over what the file of `--config` says.
@@ -132,7 +133,7 @@ struct ConfigArguments {
     #[arg(long, value_name = "USER", value_parser = text::<User>)]
     user: Option<Text<User>>,
 
-    /// Where.
+    /// In which directory.
     #[arg(long, value_name = "PATH", value_parser = text::<Absolute>)]
     working_dir: Option<Text<Absolute>>,
 
@@ -265,9 +266,6 @@ impl Request {
         let mut config = arguments.config;
         let user = if arguments.profile.is_complete() { added_user(&mut config) } else { None };
         let profile = ProfileRequest::new(arguments.profile, user, &variable)?;
-        if arguments.out.as_os_str().is_empty() {
-            return Err(Usage("OUT is empty".into()).into());
-        }
         let compression = arguments.compression.at(arguments.level)?;
         let created = match arguments.created {
             Some(seconds) => seconds,

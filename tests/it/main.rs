@@ -8,6 +8,8 @@ mod complete_root;
 mod content;
 mod dockerfile;
 mod documents;
+mod export_image;
+mod image_input;
 mod images;
 mod inspect;
 mod interrupts;

@@ -4,6 +4,7 @@
 pub(crate) mod engine;
 mod export;
 mod file_system;
+mod image;
 mod judge;
 mod peers;
 mod store;
@@ -12,6 +13,7 @@ mod tree;
 
 pub(crate) use export::{BesideStore, Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
+pub(crate) use image::{ImageExport, blob, files, json, unpack};
 pub(crate) use judge::{content, judge};
 pub(crate) use peers::{Cutting, Nixpkgs, Registry, Releases, copied, deadly_skopeo};
 pub(crate) use store::{Store, fixture};

@@ -166,7 +166,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let (job_sender, jobs) = channel::<Job>();
     let jobs = Mutex::new(jobs);
-    let (piece_sender, pieces) = sync_channel::<Piece>(threads + 2);
+    let (piece_sender, pieces) = sync_channel::<Piece>(2 * threads + 4);
     let work = || {
         let mut compressor = Compressor::new(compression);
         loop {
