@@ -45,10 +45,9 @@ clean: ## Remove everything that was built here
 	@.ci/as-root rm -rf target/demo target/bench
 	cargo clean
 
-# Without --target the flags would hold for proc-macros too, which cannot be static. Nothing unwinds after an abort,
-# so the tables for that, a quarter of a megabyte, stay out.
+# Without --target the flag would hold for proc-macros too, which cannot be static.
 binary:
-	RUSTFLAGS='-C target-feature=+crt-static -C force-unwind-tables=no' cargo build --release --locked --target $(TARGET)
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target $(TARGET)
 	@echo "built $(BINARY) ($$(stat -c %s $(BINARY)) bytes)"
 
 run-demo:
