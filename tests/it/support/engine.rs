@@ -140,10 +140,10 @@ impl Docker {
         said.rsplit_once("Loaded image: ").unwrap_or_else(|| panic!("{said}")).1.to_owned()
     }
 
-    /// `docker run` without a network, of an image that is removed with its container.
-    pub(crate) fn run(&self, options: &[&str], image: &str, words: &[&str]) -> Command {
+    /// `docker run` without a network. The container is removed.
+    pub(crate) fn run(&self, image: &str) -> Command {
         let mut command = self.command();
-        command.args(["run", "--rm", "--network", "none"]).args(options).arg(image).args(words);
+        command.args(["run", "--rm", "--network", "none", image]);
         command
     }
 

@@ -18,10 +18,8 @@ fn a_registry_that_is_down_builds_nothing() {
     );
     let first = stderr.lines().next().unwrap();
     assert!(first.starts_with(&start) && first.contains("connection refused"), "{stderr}");
-    assert_eq!(
-        stderr.lines().nth(1),
-        Some("update-images: 1 channels, 0 images built, 0 commits completed, 1 left alone, in 0 seconds")
-    );
+    let summary = "update-images: 1 channels, 0 images built, 0 commits completed, 1 left alone, in ";
+    assert!(stderr.lines().nth(1).unwrap().starts_with(summary), "{stderr}");
     assert!(!scene.beside("builds").exists());
     assert!(scene.registry.resume());
     scene.succeeds(&[]);
