@@ -21,7 +21,7 @@ build: ## Build the static binary, target/<triple>/release/nixkit
 	@.ci/set-up build
 	$(AGAIN) binary
 
-demo: ## Build it, install a profile with real Nix, export it, and run a program from the exported root
+demo: ## Build it, export a profile of real Nix, make a base image, build Dockerfile.example from it and run it
 	@.ci/set-up run
 	$(AGAIN) binary run-demo
 

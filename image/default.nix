@@ -26,7 +26,7 @@ let
     path = { x86_64-linux = "lib64/ld-linux-x86-64.so.2"; aarch64-linux = "lib/ld-linux-aarch64.so.1"; }.${system};
     program = "${pkgs.nix-ld}/libexec/nix-ld";
     loader = "${pkgs.glibc}/lib/${baseNameOf foreign.path}";
-    libraries = [ pkgs.glibc pkgs.stdenv.cc.cc.lib pkgs.zlib ];
+    libraries = [ pkgs.stdenv.cc.cc.lib pkgs.zlib ];
   };
 
   # The paths of fetchTarball: niv calls the tree `nixpkgs-src`, everybody else `source`.
@@ -105,7 +105,7 @@ make "base-image" {
   inherit profile;
   config = builtins.toJSON config;
   registry = builtins.toJSON registry;
-  include = builtins.attrValues trees ++ (if foreign == null then [ ] else [ pkgs.nix-ld ] ++ foreign.libraries);
+  include = builtins.attrValues trees ++ (if foreign == null then [ ] else [ pkgs.nix-ld pkgs.glibc ] ++ foreign.libraries);
   loader = foreign.program or "";
   loaderPath = foreign.path or "";
 } ''

@@ -46,6 +46,8 @@ let
     # Names of nixpkgs for variants that Debian has one of.
     bashInteractive = packages.bash;
     gitMinimal = packages.git;
+    # Where nixpkgs has the libraries of its C compiler.
+    stdenv.cc.cc.lib = debianPackages."libstdc++6";
   };
 
   # Every installed package under its Debian name, without its shell scripts: the programs take their

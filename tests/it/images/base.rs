@@ -58,7 +58,7 @@ impl Base {
             let hash = finish(store.command("nix-hash").args(["--type", "sha256", "--base32"]).arg(&tree));
             let base =
                 Self { archive: folder.join("base.tar"), revision, hash, repository, cache: folder.join("cache") };
-            base.build(&mut base.command(), &base.archive);
+            Self::build(&mut base.command(), &base.archive);
             base.fill_cache();
             base
         })
@@ -83,7 +83,7 @@ impl Base {
         command
     }
 
-    pub(super) fn build(&self, command: &mut Command, out: &Path) {
+    pub(super) fn build(command: &mut Command, out: &Path) {
         assert_eq!(finish(command.arg(out)), "", "image/build has no data for stdout");
         assert!(out.exists());
     }

@@ -35,7 +35,7 @@ fn two_builds_have_one_digest_and_a_registry_returns_it() {
         .env_clear()
         .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .current_dir(place.path());
-    base.build(&mut again, &layout);
+    Base::build(&mut again, &layout);
     assert_eq!(digest_in(&layout), digest_of(&base.archive));
 
     let Some(registry) = Registry::start() else { return };

@@ -1,7 +1,7 @@
 //! Real engines: a Docker daemon, buildah, a registry and a TLS server, each on this machine alone.
 //! They are stopped, and what they have written is removed, when the process of the tests has ended, however it did.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write, sink};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn keep(folder: &Path, finally: &str, program: &[&str], environment: &[(&str, &P
 
 /// Waits for the first line of `output` in which `wanted` finds something. What comes after it is thrown away, so
 /// that the program never waits for a reader.
-fn line_with<T>(output: impl std::io::Read + Send + 'static, wanted: impl Fn(&str) -> Option<T>) -> T {
+fn line_with<T>(output: impl Read + Send + 'static, wanted: impl Fn(&str) -> Option<T>) -> T {
     let mut said = String::new();
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
     let found = lines.by_ref().find_map(|line| {
@@ -45,6 +45,11 @@ fn line_with<T>(output: impl std::io::Read + Send + 'static, wanted: impl Fn(&st
     });
     std::thread::spawn(move || lines.for_each(drop));
     found.unwrap_or_else(|| panic!("it ended before it was ready:\n{said}"))
+}
+
+/// Takes what a program says away from it: a pipe that nobody reads fills, and then the program waits.
+fn drain(mut output: impl Read + Send + 'static, mut into: impl Write + Send + 'static) {
+    std::thread::spawn(move || std::io::copy(&mut output, &mut into));
 }
 
 /// A new folder on the disk: images are too large for memory. Its keeper removes it.
@@ -97,11 +102,12 @@ impl Docker {
         );
         let program: Vec<_> = program.split(' ').collect();
         let mut keeper = keep(&folder, "", &program, &[("NOTIFY_SOCKET", &folder.join("notify"))]);
-        let log = keeper.stderr.take().unwrap();
-        std::thread::spawn(move || line_with(log, |line| line.contains("Daemon shutdown complete").then_some(())));
+        drain(keeper.stdout.take().unwrap(), sink());
+        drain(keeper.stderr.take().unwrap(), fs_err::File::create(folder.join("log")).unwrap());
         let mut message = [0; 256];
         let ready = notify.recv(&mut message).map(|length| message[..length].starts_with(b"READY=1"));
-        assert!(matches!(ready, Ok(true)), "dockerd did not start: {ready:?}");
+        let log = fs_err::read_to_string(folder.join("log")).unwrap_or_default();
+        assert!(matches!(ready, Ok(true)), "dockerd did not start: {ready:?}\n{log}");
         (Self { host: Some(host) }, keeper)
     }
 
@@ -134,10 +140,10 @@ impl Docker {
         said.rsplit_once("Loaded image: ").unwrap_or_else(|| panic!("{said}")).1.to_owned()
     }
 
-    /// `docker run` without a network, of an image that is removed with its container.
-    pub(crate) fn run(&self, options: &[&str], image: &str, words: &[&str]) -> Command {
+    /// `docker run` without a network. The container is removed.
+    pub(crate) fn run(&self, image: &str) -> Command {
         let mut command = self.command();
-        command.args(["run", "--rm", "--network", "none"]).args(options).arg(image).args(words);
+        command.args(["run", "--rm", "--network", "none", image]);
         command
     }
 
@@ -227,6 +233,7 @@ impl Registry {
         fs_err::write(folder.join("config.yml"), settings).unwrap();
         let config = folder.join("config.yml");
         let mut keeper = keep(&folder, "", &["docker-registry", "serve", config.to_str().unwrap()], &[]);
+        drain(keeper.stdout.take().unwrap(), sink());
         let address = line_with(keeper.stderr.take().unwrap(), |line| {
             let (_, address) = line.split_once("listening on ")?;
             Some(address.split(['"', ',', ' ']).next()?.to_owned())
@@ -264,9 +271,7 @@ impl TlsServer {
         let (certificate, key) = (at("server.crt"), at("server.key"));
         let program = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", &certificate, "-key", &key, "-www"];
         let mut keeper = keep(&folder, "", &program, &[]);
-        // The pipe would fill; nobody reads it.
-        let errors = keeper.stderr.take().unwrap();
-        std::thread::spawn(move || BufReader::new(errors).lines().for_each(drop));
+        drain(keeper.stderr.take().unwrap(), sink());
         let port = line_with(keeper.stdout.take().unwrap(), |line| {
             Some(line.strip_prefix("ACCEPT ")?.rsplit(':').next()?.to_owned())
         });
