@@ -189,15 +189,17 @@ fn second_push(name: &str, build_and_push: &dyn Fn(&Path, &str)) -> Option<(u64,
         let context = scratch().join(format!("layers-{name}-{}", changed.len()));
         fs_err::create_dir(&context).unwrap();
         let root = context.join("dist");
-        let lines = builds.export(changed, "50", &root).join("\n").replace(root.to_str().unwrap(), "/dist");
-        let dockerfile = format!("FROM scratch AS build\nCOPY dist /dist\nFROM scratch\n{lines}\n");
+        let lines = builds.export(changed, "30", &root).join("\n").replace(root.to_str().unwrap(), "/dist");
+        // As an archive: from the context BuildKit takes directories without their times, which it keeps from a RUN.
+        call("tar", [&"-C", &context, &"-cf", &context.join("dist.tar"), &"--remove-files", &"dist"]);
+        let dockerfile = format!("FROM scratch AS build\nADD dist.tar /\nFROM scratch\n{lines}\n");
         fs_err::write(context.join("Dockerfile"), dockerfile).unwrap();
         let image = format!("{name}:build{}", changed.len());
         build_and_push(&context, &format!("{}/{image}", registry.address));
         layers.push(layers_in(&registry, &image));
         fs_err::remove_dir_all(&context).unwrap();
     }
-    assert!(layers[0].len() > 40, "{layers:?}");
+    assert!(layers[0].len() >= 30, "{layers:?}");
     let sent = layers[1].iter().filter(|(digest, _)| !layers[0].contains_key(*digest)).map(|(_, size)| size).sum();
     Some((sent, as_layers(&builds.new_paths(UPDATED))))
 }
