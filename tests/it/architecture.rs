@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
-    ("report", &["failure", "progress", "sink", "store"]),
+    ("report", &["failure", "progress", "report", "sink", "store"]),
     ("main", &["applet", "report"]),
 ];
 

@@ -111,14 +111,20 @@ fn a_damaged_cache_is_made_anew() {
     let export = |name: &str| ImageExport::new(store, profile, at(name)).arg("--cache").arg(at("cache")).exports();
     let first = export("a");
     // Blobs are hard links between cache and layout: this one is damaged in both.
-    let blobs: Vec<_> = names(&at("cache")).into_iter().filter(|name| name.ends_with(".blob")).collect();
-    let entries: Vec<_> = names(&at("cache")).into_iter().filter(|name| name.ends_with(".json")).collect();
-    let mut bytes = fs_err::read(at("cache").join(&blobs[0])).unwrap();
+    let with = |ending: &str| -> Vec<_> {
+        names(&at("cache"))
+            .into_iter()
+            .filter(|name| name.ends_with(ending))
+            .map(|name| at("cache").join(name))
+            .collect()
+    };
+    let (blobs, entries) = (with(".blob"), with(".json"));
+    let mut bytes = fs_err::read(&blobs[0]).unwrap();
     bytes[20] ^= 1;
-    fs_err::write(at("cache").join(&blobs[0]), bytes).unwrap();
-    fs_err::write(at("cache").join(&blobs[1]), "short").unwrap();
-    fs_err::write(at("cache").join(&entries[2]), "{").unwrap();
-    fs_err::remove_file(at("cache").join(&blobs[3])).unwrap();
+    fs_err::write(&blobs[0], bytes).unwrap();
+    fs_err::write(&blobs[1], "short").unwrap();
+    fs_err::write(&entries[2], "{").unwrap();
+    fs_err::remove_file(&blobs[3]).unwrap();
     let again = export("b");
     assert_eq!(digests(&again), digests(&first));
     let made = again["layers"].as_array().unwrap().iter().filter(|layer| layer["cached"] == false).count();
@@ -130,7 +136,7 @@ fn a_damaged_cache_is_made_anew() {
 
 fn sha256(content: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha2::Sha256::digest(content).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[test]

@@ -158,8 +158,9 @@ fn a_different_file_is_replaced_by_force_alone() {
         assert_eq!(Tree::read(folder.path()), before);
         assert_eq!(install(folder.path(), true), done(""));
         assert_eq!(fs_err::read_link(&link).unwrap(), installed().join("nixkit"));
-        assert_eq!(names(folder.path()), ["export-profile"]);
+        assert_eq!(names(folder.path()), ["export-image", "export-profile"]);
         fs_err::remove_file(&link).unwrap();
+        fs_err::remove_file(folder.path().join("export-image")).unwrap();
     }
 }
 
