@@ -97,7 +97,11 @@ fn a_damaged_layout_is_refused_and_left_alone() {
         ("no-version", &|l| fs_err::remove_file(l.join("oci-layout")).unwrap(), &["it has no file `oci-layout`"]),
         ("bad-version", &|l| fs_err::write(l.join("oci-layout"), "{}").unwrap(), &["version 1.0.0"]),
         ("no-json", &|l| fs_err::write(l.join("oci-layout"), "x").unwrap(), &["`oci-layout` cannot be read"]),
-        ("no-index", &|l| fs_err::remove_file(l.join("index.json")).unwrap(), &["the layout is damaged", "index.json"]),
+        (
+            "no-index",
+            &|l| fs_err::remove_file(l.join("index.json")).unwrap(),
+            &["the layout is damaged", "index.json", "hint: make it anew"],
+        ),
         (
             "cut-index",
             &|l| fs_err::write(l.join("index.json"), "{\"schemaVersion\":2,").unwrap(),

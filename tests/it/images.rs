@@ -369,7 +369,7 @@ fn an_interrupted_run_leaves_a_layout_as_it_was() {
 }
 
 #[test]
-fn podman_loads_and_runs_nothing_else_than_the_archive() {
+fn podman_loads_the_archive() {
     if !root_for("podman") {
         return;
     }
