@@ -63,6 +63,7 @@ run-bench:
 	@PATH=$(CURDIR)/target/bench/tools/bin:$$PATH:/usr/sbin:/sbin NIXKIT=$(BINARY) NIXKIT_LIMIT=$(CURDIR)/target/release/examples/limit \
 		NIX_USER_CONF_FILES=$(CURDIR)/tests/nixpkgs/nix.conf \
 		.ci/as-root unshare --mount --propagation private target/release/examples/bench $(BENCH)
+	@$(if $(findstring --images,$(BENCH))$(findstring --report,$(BENCH)),,$(MAKE) --no-print-directory run-bench BENCH="$(if $(findstring --quick,$(BENCH)),--quick) --images")
 
 run-bench-sync:
 	cargo build --release --locked --example bench-sync

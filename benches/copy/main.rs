@@ -13,6 +13,7 @@ mod chart;
 mod closure;
 mod command;
 mod debian;
+mod image;
 mod machine;
 mod markdown;
 mod results;
@@ -59,6 +60,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub(crate) output: PathBuf,
 
+    /// Time export-image against pipes that make the same things, instead of copies
+    #[arg(long, conflicts_with_all = ["file_systems", "report"])]
+    pub(crate) images: bool,
+
     /// Measure nothing; report what an earlier run wrote, or several, each with file systems of its own
     #[arg(long, value_name = "RESULTS.json")]
     pub(crate) report: Vec<PathBuf>,
@@ -77,15 +82,23 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if arguments.images {
+        let text = session::measure_images(arguments)?;
+        write(&arguments.output.join("images.md"), text.as_bytes())?;
+        return print(&text);
+    }
     let earlier = arguments.report.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
     let results = match earlier.into_iter().map(Ok).reduce(|first, second| first?.with(second?)) {
         Some(results) => results?,
         None => session::measure(arguments, &|results| save(results, &arguments.output).map(drop))?,
     };
     let text = save(&results, &arguments.output)?;
-    let written = std::io::stdout().write_all(text.as_bytes());
     say(&format!("wrote results.md, results.json and results.svg in `{}`", arguments.output.display()));
-    match written {
+    print(&text)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
         // A reader that has gone away has seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

@@ -18,26 +18,33 @@ use crate::round::{Bench, Turn};
 use crate::stage::{Load, Stage, check_room};
 use crate::verdict;
 use crate::ways::{FileSystem, Kind, Way, schedule};
-use crate::{Arguments, machine, say, scale};
+use crate::{Arguments, image, machine, say, scale};
 
 /// The commands that the harness cannot do without.
 const NEEDED: &[&str] =
     &["hyperfine", "nix", "nix-build", "nix-store", "rsync", "tar", "openssl", "mount", "findmnt", "/usr/bin/time"];
 
-/// Measures what `arguments` ask for.
-pub(crate) fn measure(arguments: &Arguments, save: &dyn Fn(&Results) -> anyhow::Result<()>) -> anyhow::Result<Results> {
+/// What every measurement needs.
+struct Prepared<'a> {
+    bench: Bench<'a>,
+    closure: Closure,
+    output: PathBuf,
+    scratch: Scratch,
+}
+
+/// Checks that this is the place to measure in, and builds the closure.
+fn prepare<'a>(commands: &'a Commands, arguments: &Arguments, needed: &[String]) -> anyhow::Result<Prepared<'a>> {
     ensure!(nix::unistd::geteuid().is_root(), "the benchmark mounts file systems and needs root: run `make bench`");
-    let commands = Commands::new()?;
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     fs_err::create_dir_all(&arguments.output)?;
     let output = fs_err::canonicalize(&arguments.output)?;
     check_namespace()?;
-    find_programs(arguments)?;
-    let scratch = Scratch::mount(&commands, &output)?;
+    find_programs(needed)?;
+    let scratch = Scratch::mount(commands, &output)?;
     let program = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     let nixkit = program("NIXKIT").context("$NIXKIT must name the binary under test: run `make bench`")?;
     let bench = Bench {
-        commands: &commands,
+        commands,
         nixkit: fs_err::canonicalize(nixkit)?,
         limit: program("NIXKIT_LIMIT").filter(|path| path.exists()).unwrap_or_default(),
         scratch: scratch.0.clone(),
@@ -47,15 +54,31 @@ pub(crate) fn measure(arguments: &Arguments, save: &dyn Fn(&Results) -> anyhow::
         fs_err::canonicalize(path)?
     } else {
         say("building the closure (once; it is kept)");
-        closure::build(&commands, &recipe(arguments.quick), &output, repository)?
+        closure::build(commands, &recipe(arguments.quick), &output, repository)?
     };
-    let closure = closure::examine(&commands, &top)?;
+    let closure = closure::examine(commands, &top)?;
     say(&format!(
         "{} store paths, {} entries, {} MB",
         closure.facts.paths,
         closure.facts.entries(),
         closure.facts.bytes / 1_000_000
     ));
+    Ok(Prepared { bench, closure, output, scratch })
+}
+
+/// Measures images, and returns what was found in Markdown.
+pub(crate) fn measure_images(arguments: &Arguments) -> anyhow::Result<String> {
+    let commands = Commands::new()?;
+    let needed = ["pigz", "zstd", "tee", "bash"].map(str::to_owned);
+    let Prepared { bench, closure, output, scratch: _scratch } = prepare(&commands, arguments, &needed)?;
+    let rounds = arguments.rounds.map_or(if arguments.quick { 1 } else { 5 }, usize::from);
+    image::measure(&bench, &closure, &output, rounds)
+}
+
+/// Measures what `arguments` ask for.
+pub(crate) fn measure(arguments: &Arguments, save: &dyn Fn(&Results) -> anyhow::Result<()>) -> anyhow::Result<Results> {
+    let commands = Commands::new()?;
+    let Prepared { bench, closure, output, scratch } = prepare(&commands, arguments, &mkfs(arguments))?;
     let date = commands.run(&mut command("date", ["--utc", "+%Y-%m-%d"]))?.trim().to_owned();
     let machine = machine::describe(&commands, &output, &bench.nixkit);
     let results =
@@ -127,9 +150,12 @@ fn on_path(program: &str) -> bool {
     env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
-fn find_programs(arguments: &Arguments) -> anyhow::Result<()> {
-    let mkfs: Vec<_> = arguments.file_systems.iter().map(|system| format!("mkfs.{}", system.mkfs())).collect();
-    let needed = NEEDED.iter().copied().chain(mkfs.iter().map(String::as_str));
+fn mkfs(arguments: &Arguments) -> Vec<String> {
+    arguments.file_systems.iter().map(|system| format!("mkfs.{}", system.mkfs())).collect()
+}
+
+fn find_programs(needed: &[String]) -> anyhow::Result<()> {
+    let needed = NEEDED.iter().copied().chain(needed.iter().map(String::as_str));
     let missing: BTreeSet<&str> = needed.filter(|program| !on_path(program)).collect();
     if !missing.is_empty() {
         let missing: Vec<_> = missing.into_iter().collect();

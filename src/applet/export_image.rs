@@ -346,7 +346,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         settings = settings.with_label(sbom::LABEL, sbom::PLACE);
     }
     if matches!((&destination, request.compression), (Destination::Archive(_), Compression::Zstd(_))) {
-        warnings.push("Docker before version 23 does not load an archive whose layers are zstd".to_owned());
+        warnings.push("Docker 20.10 does not load an archive whose layers are zstd".to_owned());
     }
     for warning in &warnings {
         voice.warning(warning);

@@ -1,5 +1,6 @@
 //! What `export-image` does not take: bad words, bad files, bad layouts, and no room.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::{FileSystem, ImageExport, Store, blob, finish, folder, json};
@@ -32,7 +33,7 @@ fn words_that_make_no_sense_are_usage_errors() {
         (&["--profile-path", "run/profile"], &["cannot be the profile's path"]),
         (&["--jobs", "0"], &["0 is not in 1..=1024"]),
     ] {
-        let export = arguments.iter().fold(export.clone(), |export, word| export.arg(word));
+        let export = arguments.iter().fold(export.clone(), ImageExport::arg);
         export.refuses(2, words);
     }
     export.clone().out("").refuses(2, &["a value is required for '<OUT>'"]);
@@ -81,6 +82,9 @@ fn files_and_folders_that_are_not_what_they_should_be_are_named() {
     export.env("PATH", at("bin")).arg("--nix-database").refuses(1, &["cannot find `sqlite3` in PATH", "hint: "]);
 }
 
+/// Damages the layout in this folder.
+type Damage<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn a_damaged_layout_is_refused_and_left_alone() {
     let (store, profile) = Store::with("small");
@@ -89,11 +93,15 @@ fn a_damaged_layout_is_refused_and_left_alone() {
     let export = |name: &str| ImageExport::new(&store, &profile, at(name)).args(["--tag", "x"]);
     let receipt = export("good").exports();
     let layer = &receipt["layers"][0]["digest"];
-    let damage: [(&str, &dyn Fn(&std::path::Path), &[&str]); 10] = [
+    let damage: [(&str, Damage<'_>, &[&str]); 10] = [
         ("no-version", &|l| fs_err::remove_file(l.join("oci-layout")).unwrap(), &["it has no file `oci-layout`"]),
         ("bad-version", &|l| fs_err::write(l.join("oci-layout"), "{}").unwrap(), &["version 1.0.0"]),
         ("no-json", &|l| fs_err::write(l.join("oci-layout"), "x").unwrap(), &["`oci-layout` cannot be read"]),
-        ("no-index", &|l| fs_err::remove_file(l.join("index.json")).unwrap(), &["the layout is damaged", "index.json"]),
+        (
+            "no-index",
+            &|l| fs_err::remove_file(l.join("index.json")).unwrap(),
+            &["the layout is damaged", "index.json", "hint: make it anew"],
+        ),
         (
             "cut-index",
             &|l| fs_err::write(l.join("index.json"), "{\"schemaVersion\":2,").unwrap(),

@@ -184,6 +184,7 @@ fn a_different_file_is_replaced_by_force_alone() {
         assert_eq!(fs_err::read_link(&link).unwrap(), installed().join("nixkit"));
         assert_eq!(names(folder.path()).len(), APPLETS.len(), "nothing but the links");
         fs_err::remove_file(&link).unwrap();
+        fs_err::remove_file(folder.path().join("export-image")).unwrap();
     }
 }
 

@@ -62,10 +62,10 @@ impl Layout {
             serde_json::from_slice(&version).context("it is no OCI layout: `oci-layout` cannot be read")?;
         let version = version.get("imageLayoutVersion").and_then(serde_json::Value::as_str);
         ensure!(version == Some("1.0.0"), "it is no OCI layout of version 1.0.0");
-        let damaged =
-            || hinted(anyhow!("the layout is damaged"), "make it anew, or remove what is damaged; nothing was changed");
-        let whole = self.index().and_then(|index| self.check_all(&index.manifests, 0));
-        whole.map_err(|error| error.context(damaged().to_string()))
+        self.index().and_then(|index| self.check_all(&index.manifests, 0)).map_err(|error| {
+            let hint = "make it anew, or remove what is damaged; nothing was changed";
+            hinted(error.context("the layout is damaged"), hint)
+        })
     }
 
     fn check_all(&self, descriptors: &[Descriptor], depth: usize) -> anyhow::Result<()> {

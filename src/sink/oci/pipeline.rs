@@ -25,6 +25,8 @@ pub enum Compression {
     None,
 }
 
+/// Reading and hashing keeps about so many threads busy; more of them would only cost memory.
+const MOST_THREADS: usize = 32;
 /// Deflate's window: what a part may refer to of the part before it.
 const WINDOW: usize = 32 * 1024;
 /// A gzip member without name and time, made on no particular system.
@@ -164,6 +166,7 @@ pub(super) fn run(
     produce: impl FnMut(usize, &mut Layer<'_>) -> anyhow::Result<()> + Send,
     mut on: impl FnMut(Step, &mut dyn Blobs) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let threads = threads.clamp(1, MOST_THREADS);
     let (job_sender, jobs) = channel::<Job>();
     let jobs = Mutex::new(jobs);
     let (piece_sender, pieces) = sync_channel::<Piece>(2 * threads + 4);
@@ -171,10 +174,10 @@ pub(super) fn run(
         let mut compressor = Compressor::new(compression);
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(job) = job else { return };
+            let Ok(mut job) = job else { return };
+            let answer = compressor.as_mut().map_err(|error| anyhow!("{error:#}")).and_then(|c| c.part(&mut job));
             // The writing thread may have failed meanwhile.
-            let _ =
-                job.reply.send(compressor.as_mut().map_err(|error| anyhow!("{error:#}")).and_then(|c| c.part(&job)));
+            let _ = job.reply.send(answer);
         }
     };
     let produce_all = move || {
@@ -190,7 +193,7 @@ pub(super) fn run(
         let no_thread = "cannot start a thread";
         // Where the system gives no more threads, fewer do the work.
         let spawn = |_| Builder::new().spawn_scoped(scope, work).ok();
-        if (0..threads.max(1)).map_while(spawn).count() == 0 {
+        if (0..threads).map_while(spawn).count() == 0 {
             anyhow::bail!(no_thread);
         }
         let producer = Builder::new().spawn_scoped(scope, produce_all).context(no_thread)?;
@@ -278,13 +281,11 @@ impl Compressor {
         })
     }
 
-    fn part(&mut self, job: &Job) -> anyhow::Result<Vec<u8>> {
+    fn part(&mut self, job: &mut Job) -> anyhow::Result<Vec<u8>> {
         match self {
             Self::Gzip(level) => deflate(*level, job),
-            Self::Zstd(compressor) if !job.bytes.is_empty() => {
-                compressor.compress(&job.bytes).context("cannot compress with zstd")
-            }
-            Self::Zstd(_) | Self::None => Ok(job.bytes.clone()),
+            Self::Zstd(compressor) => compressor.compress(&job.bytes).context("cannot compress with zstd"),
+            Self::None => Ok(std::mem::take(&mut job.bytes)),
         }
     }
 }
@@ -311,3 +312,6 @@ fn deflate(level: u32, job: &Job) -> anyhow::Result<Vec<u8>> {
         out.reserve(out.capacity() / 2 + 1024);
     }
 }
+
+#[cfg(test)]
+mod tests;
