@@ -55,7 +55,7 @@ fn it_ends_at_max_idle_and_not_at_the_next_round() {
 #[test]
 fn each_way_not_to_connect_has_its_reason() {
     let scan = "`ssh-keyscan -p 2200 h` tries the same connection";
-    let running = format!("hint: is it running, and is 2200 its port? {scan}");
+    let running = format!("hint: does a tmate server run there, and is 2200 its port? {scan}");
     let firewall = format!("hint: is a firewall in the way? {scan}; `--connect-timeout` gives it more time");
     let prints = "hint: `ssh-keyscan -p 2200 h | ssh-keygen -lf -` prints those that the server has now".to_owned();
     for (lines, reason, hint) in [
@@ -63,6 +63,11 @@ fn each_way_not_to_connect_has_its_reason() {
         (
             "Connecting to h...\nError connecting: Connection refused\nReconnecting...",
             ": the server refused the connection",
+            Some(running.clone()),
+        ),
+        (
+            "SSH keys not found. Run 'ssh-keygen' to create keys.",
+            ": the server wants a login: it is no tmate server",
             Some(running),
         ),
         ("h lookup failure. Retrying in 2 seconds (unknown)", ": the server's name was not found", None),
