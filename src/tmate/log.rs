@@ -50,6 +50,10 @@ pub fn key_file(line: &str) -> Option<&str> {
 pub enum Reason {
     /// Nothing listens there.
     Refused,
+    /// It cut the connection.
+    Cut,
+    /// It wants to know who we are, as servers for logins do.
+    NotTmate,
     /// No way leads there.
     Unreachable,
     /// The name has no address.
@@ -72,6 +76,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused => "the server refused the connection",
+            Self::Cut => "the server cut the connection",
+            Self::NotTmate => "the server wants a login: it is no tmate server",
             Self::Unreachable => "no way leads to the server",
             Self::NameNotFound => "the server's name was not found",
             Self::WrongFingerprint => "the server's host key has another fingerprint",
@@ -89,8 +95,8 @@ impl Reason {
     pub fn hint(self, host: &str, port: &str) -> Option<String> {
         let port_option = if port == "22" { String::new() } else { format!(" -p {port}") };
         match self {
-            Self::Refused | Self::Unreachable => Some(format!(
-                "is it running, and is {port} its port? `ssh-keyscan{port_option} {host}` tries the same connection"
+            Self::Refused | Self::Unreachable | Self::Cut | Self::NotTmate => Some(format!(
+                "does a tmate server run there, and is {port} its port? `ssh-keyscan{port_option} {host}` tries the same connection"
             )),
             Self::Silent => Some(format!(
                 "is a firewall in the way? `ssh-keyscan{port_option} {host}` tries the same connection; \
@@ -110,8 +116,11 @@ pub fn reason(lines: &[String]) -> Option<Reason> {
     if let Some(reason) = lines.iter().rev().find_map(|line| reason_of(line)) {
         return Some(reason);
     }
-    let is_error = |line: &String| line.starts_with("Error") || line.contains("fatal");
-    (!lines.iter().any(is_error)).then_some(Reason::Silent)
+    let is_usual = |line: &String| {
+        line.is_empty()
+            || ["To connect to", "Connecting to", "Using ", "Note: "].iter().any(|text| line.starts_with(text))
+    };
+    lines.iter().all(is_usual).then_some(Reason::Silent)
 }
 
 fn reason_of(line: &str) -> Option<Reason> {
@@ -120,6 +129,10 @@ fn reason_of(line: &str) -> Option<Reason> {
         ("Cannot authenticate server", Reason::WrongFingerprint),
         ("lookup failure", Reason::NameNotFound),
         ("Connection refused", Reason::Refused),
+        ("Connection reset", Reason::Cut),
+        ("Socket error: disconnected", Reason::Cut),
+        ("SSH keys not found", Reason::NotTmate),
+        ("Access denied", Reason::NotTmate),
         ("No route to host", Reason::Unreachable),
         ("Network is unreachable", Reason::Unreachable),
         ("Permission denied", Reason::Unreachable),
@@ -204,6 +217,9 @@ mod tests {
             ("Error connecting: Failed to process system configuration files", Some(Reason::NoHome)),
             ("create session failed: bash -i: No such device", Some(Reason::NoTerminal)),
             ("Error connecting: kex error", None),
+            ("To connect to it, run: x|Connecting to h...|something new", None),
+            ("Error connecting: Socket error: Connection reset by peer|Reconnecting...", Some(Reason::Cut)),
+            ("SSH keys not found. Run 'ssh-keygen' to create keys.|Reconnecting...", Some(Reason::NotTmate)),
         ] {
             assert_eq!(reason(&lines(text)), expected, "{text}");
         }

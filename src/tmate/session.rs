@@ -10,7 +10,7 @@ mod scene;
 mod tmate;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -68,23 +68,17 @@ pub enum End {
 /// Runs a session to its end. It must be called from the main thread, which has to outlive the session: with
 /// the thread that started it tmate ends too.
 pub fn run(options: &Options, scene: &Scene, voice: Voice, interrupt: &Interrupt) -> End {
-    let prepared = find_tmate(interrupt).and_then(|program| {
-        let keys = access::read(&options.keys, interrupt)?;
-        let shell = shell(options, scene)?;
-        let tmpdir = std::env::var_os("TMPDIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-        Ok((program, keys, shell, Folder::make(tmpdir.as_deref())?))
-    });
-    let (program, keys, shell, folder) = match prepared {
-        Ok(prepared) => prepared,
+    let ground = match Ground::prepare(options, scene, interrupt) {
+        Ok(ground) => ground,
         Err(error) => {
             let Err(interrupted) = interrupt.check() else { return End::NotStarted(error) };
             voice.session(&by_signal(interrupted.signal));
             return End::Signal(interrupted.signal);
         }
     };
-    voice.decision(&format!("the session's folder is `{}`", shown(folder.path())));
+    voice.decision(&format!("the session's folder is `{}`", shown(ground.folder.path())));
     let orphans = Orphans::adopt();
-    let end = match Session::start(options, scene, &program, keys.as_deref(), &shell, &folder, voice, interrupt) {
+    let end = match Session::start(options, scene, &ground, voice, interrupt) {
         Ok(mut session) => {
             let end = session.watch(&orphans);
             session.tmate.end();
@@ -93,11 +87,33 @@ pub fn run(options: &Options, scene: &Scene, voice: Voice, interrupt: &Interrupt
         Err(error) => End::NotStarted(error),
     };
     orphans.end();
-    let path = shown(folder.path());
-    if let Err(error) = folder.remove() {
+    let path = shown(ground.folder.path());
+    if let Err(error) = ground.folder.remove() {
         voice.warning(&format!("cannot remove `{path}`: {error:#}"));
     }
     end
+}
+
+/// What a session stands on.
+struct Ground {
+    /// tmate.
+    program: PathBuf,
+    /// The lines of keys, where there are any.
+    keys: Option<Vec<u8>>,
+    /// The words of the shell.
+    shell: Vec<OsString>,
+    folder: Folder,
+}
+
+impl Ground {
+    /// Finds and reads all that can be missing; the folder comes last, so that nothing is there to be removed.
+    fn prepare(options: &Options, scene: &Scene, interrupt: &Interrupt) -> anyhow::Result<Self> {
+        let program = find_tmate(interrupt)?;
+        let keys = access::read(&options.keys, interrupt)?;
+        let shell = shell(options, scene)?;
+        let tmpdir = std::env::var_os("TMPDIR").filter(|path| !path.is_empty()).map(PathBuf::from);
+        Ok(Self { program, keys, shell, folder: Folder::make(tmpdir.as_deref())? })
+    }
 }
 
 /// Finds tmate, and refuses one that is too old.
@@ -141,19 +157,16 @@ enum Stop {
 }
 
 impl<'a> Session<'a> {
-    #[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
     fn start(
         options: &'a Options,
         scene: &Scene,
-        program: &Path,
-        keys: Option<&[u8]>,
-        shell: &[OsString],
-        folder: &Folder,
+        ground: &Ground,
         voice: Voice,
         interrupt: &'a Interrupt,
     ) -> anyhow::Result<Self> {
+        let Ground { program, keys, shell, folder } = ground;
         let continue_file = ContinueFile::new(options.continue_file.as_deref(), folder)?;
-        let keys = keys.map(|keys| folder.write("keys", keys)).transpose()?;
+        let keys = keys.as_ref().map(|keys| folder.write("keys", keys)).transpose()?;
         let here = this_directory();
         let directory = match &scene.directory {
             Some(directory) if directory.is_dir() => Some(directory.clone()),
@@ -167,7 +180,7 @@ impl<'a> Session<'a> {
         let pane = Pane {
             greeting: pane::greeting(&scene.greeting, place, &continue_file.path, options.max_idle),
             directory: directory.clone(),
-            command: shell.to_vec(),
+            command: shell.clone(),
             environment: shell_environment(scene, directory.as_deref()),
         };
         let own = guard::own_program();
@@ -176,7 +189,7 @@ impl<'a> Session<'a> {
                 let file = folder.write("window", &pane.encode())?;
                 vec![own.into(), guard::PANE.into(), file.into()]
             }
-            None => shell.to_vec(),
+            None => shell.clone(),
         };
         let quoted: Vec<_> = window.iter().map(|word| shell_quoted(word)).collect();
         let window_command = [b"exec ", &quoted.join(&b' ')[..]].concat();

@@ -74,3 +74,44 @@ pub(super) fn user_conf() -> Option<PathBuf> {
 pub(super) fn window_shell() -> Option<PathBuf> {
     ["bash", "sh"].iter().find_map(|name| std::path::absolute(which::which(name).ok()?).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Hinted;
+    use crate::tmate::options::Words;
+
+    #[test]
+    fn the_command_wins_over_the_scenes_shell_and_that_over_bash() {
+        let options = |command: Option<&str>| {
+            let words = Words { command: command.map(OsString::from), ..Words::default() };
+            Options::new(words, |_| None).unwrap()
+        };
+        let scene =
+            |words: &[&str]| Scene { shell: Some(words.iter().map(OsString::from).collect()), ..Scene::default() };
+        for (command, scene, program, arguments) in [
+            (None, Scene::default(), "bash", &["-i"][..]),
+            (None, scene(&[]), "bash", &["-i"]),
+            (None, scene(&["cat", "-u"]), "cat", &["-u"]),
+            (Some("a 'b'"), scene(&["cat", "-u"]), "sh", &["-c", "a 'b'"]),
+        ] {
+            let words = shell(&options(command), &scene).unwrap();
+            assert!(Path::new(&words[0]).is_absolute() && Path::new(&words[0]).ends_with(program), "{words:?}");
+            assert_eq!(words[1..], *arguments);
+        }
+        let error = shell(&options(None), &scene(&["no such program"])).unwrap_err();
+        assert_eq!(error.to_string(), "cannot find `no such program` in PATH for the session's shell");
+        assert!(error.downcast_ref::<Hinted>().unwrap().is::<NotFound>());
+    }
+
+    #[test]
+    fn the_scenes_changes_come_last() {
+        let scene =
+            Scene { environment: vec![("PWD".into(), None), ("X".into(), Some("1".into()))], ..Scene::default() };
+        let changes = shell_environment(&scene, Some(Path::new("/src")));
+        let names: Vec<_> = changes.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["HOME", "SHELL", "PWD", "PWD", "X"]);
+        assert_eq!(changes[2].1, Some("/src".into()));
+        assert_eq!(changes[3].1, None);
+    }
+}

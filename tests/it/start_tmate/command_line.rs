@@ -105,3 +105,24 @@ fn a_signal_ends_it_while_it_waits_for_keys() {
     session.ends(143, ["start-tmate: interrupted by SIGTERM"]);
     assert_eq!(fake.asked(), 0);
 }
+
+#[test]
+fn the_hidden_programs_do_nothing_for_others() {
+    let run = |words: &[&str]| {
+        let output =
+            std::process::Command::new(crate::support::installed().join("nixkit")).args(words).output().unwrap();
+        assert_eq!(output.stdout, b"", "{words:?}");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    // Its parent is this test, which has another number: so whoever started it has ended.
+    let orphan = ["tmate-with-parent", "2147483647", "echo", "started"];
+    assert_eq!(run(&orphan), (Some(1), "tmate-with-parent: error: the parent has ended\n".into()));
+    for words in [&["tmate-with-parent"][..], &["tmate-with-parent", "1"], &["tmate-pane"], &["tmate-pane", "a", "b"]] {
+        assert_eq!(run(words), (Some(1), format!("{}: error: this is for start-tmate alone\n", words[0])));
+    }
+    let file = folder();
+    let file = file.path().join("window");
+    fs_err::write(&file, "wrubbish").unwrap();
+    let expected = "tmate-pane: error: the window's description is damaged\n";
+    assert_eq!(run(&["tmate-pane", file.to_str().unwrap()]), (Some(1), expected.into()));
+}

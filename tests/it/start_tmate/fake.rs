@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::command_line::PRINT;
-use crate::support::{Fake, SessionBuilder, names, processes_of, until};
+use crate::support::{Fake, SessionBuilder, names, processes_of, root_for, until};
 
 const LINK: &str = "ssh -p2200 x@h";
 const READY: &str = "Connecting to h...\nssh session: ssh -p2200 x@h";
@@ -55,7 +55,7 @@ fn it_ends_at_max_idle_and_not_at_the_next_round() {
 #[test]
 fn each_way_not_to_connect_has_its_reason() {
     let scan = "`ssh-keyscan -p 2200 h` tries the same connection";
-    let running = format!("hint: is it running, and is 2200 its port? {scan}");
+    let running = format!("hint: does a tmate server run there, and is 2200 its port? {scan}");
     let firewall = format!("hint: is a firewall in the way? {scan}; `--connect-timeout` gives it more time");
     let prints = "hint: `ssh-keyscan -p 2200 h | ssh-keygen -lf -` prints those that the server has now".to_owned();
     for (lines, reason, hint) in [
@@ -63,6 +63,11 @@ fn each_way_not_to_connect_has_its_reason() {
         (
             "Connecting to h...\nError connecting: Connection refused\nReconnecting...",
             ": the server refused the connection",
+            Some(running.clone()),
+        ),
+        (
+            "SSH keys not found. Run 'ssh-keygen' to create keys.",
+            ": the server wants a login: it is no tmate server",
             Some(running),
         ),
         ("h lookup failure. Retrying in 2 seconds (unknown)", ": the server's name was not found", None),
@@ -276,8 +281,18 @@ fn the_continue_file_ends_it_if_it_is_new() {
     assert_eq!(session.line("connecting; to end the session: "), format!("touch '{}'", file.display()));
     session.line("connect with");
     // It has looked at it many times by now.
-    let asked = fake.asked();
-    until(|| fake.asked() >= asked + 4);
+    let look_on = || {
+        let asked = fake.asked();
+        until(|| fake.asked() >= asked + 4);
+    };
+    look_on();
+    if root_for("a file of another user") {
+        let theirs = place.path().join("theirs");
+        fs_err::write(&theirs, "").unwrap();
+        std::os::unix::fs::chown(&theirs, Some(54321), None).unwrap();
+        fs_err::rename(&theirs, &file).unwrap();
+        look_on();
+    }
     fs_err::remove_file(&file).unwrap();
     fs_err::write(&file, "").unwrap();
     session.ends(0, [&format!("start-tmate: the session has ended: `{}` is there", file.display())]);

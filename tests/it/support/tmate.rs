@@ -251,7 +251,18 @@ impl Session {
     /// Waits for the end. Nothing may be left, and nothing may have been printed to stdout. Returns the exit
     /// status as a shell has it, and what was printed to stderr.
     pub(crate) fn finish(mut self) -> (i32, Vec<String>) {
-        let status = self.child.wait().unwrap();
+        let until = Instant::now() + LONGEST;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > until {
+                self.child.kill().unwrap();
+                panic!("it does not end; it said\n{}", self.stderr.finish().join("\n"));
+            }
+            // It spares the processor and decides nothing.
+            std::thread::sleep(Duration::from_millis(5));
+        };
         assert_eq!(self.stdout.finish(), [""; 0]);
         let stderr = self.stderr.finish();
         assert_eq!(processes_of(&self.mark), [], "left behind after\n{}", stderr.join("\n"));
