@@ -61,8 +61,8 @@ run-bench:
 		.ci/as-root unshare --mount --propagation private target/release/examples/bench $(BENCH)
 
 lints:
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- --deny warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
 
 unit-tests:
 	cargo test --locked --lib --example bench
@@ -70,6 +70,7 @@ unit-tests:
 # They mount file systems, so they run as root, in a mount namespace of their own: nothing stays mounted,
 # however they end. cargo itself runs as the user.
 integration-tests:
+	cargo build --locked -p fake-tmate -p tmate-server
 	$(RUNNER)='$(CURDIR)/.ci/as-root unshare --mount --propagation private' NIXKIT=$(BINARY) \
 		cargo test --locked --test it
 

@@ -10,6 +10,13 @@
 //!       pure              read only           pure           write             print
 //! ```
 //!
+//! A tmate session has no such way, but turns in a circle:
+//!
+//! ```text
+//! words, variables ──parse──▶ Options     Event (answer, line, signal, time) ──clock──▶ Action ──session──▶ …
+//!                    pure                                                     pure           act
+//! ```
+//!
 //! Each arrow is one function from one named type to the next, and an applet's `run` is that chain:
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
@@ -18,7 +25,8 @@
 //!
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
 //! [`store`], [`root`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
-//! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why. The
+//! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why.
+//! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
@@ -26,6 +34,7 @@
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
 //! - Something that a root has beside its store: [`root::plan`].
+//! - A line of tmate's that has a meaning: [`tmate::log`]. Another end of a session: [`tmate::clock`].
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //!

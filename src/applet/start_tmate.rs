@@ -77,7 +77,6 @@ Exit status: 0 the session ended, 1 it could not start or was lost, 2 usage, 127
 
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let arguments = Arguments::try_parse_from(argv)?;
-    let voice = Voice { name: NAME, level: if arguments.verbose { Level::Verbose } else { Level::Normal } };
     let words = Words {
         max_idle: arguments.max_idle,
         server: arguments.server,
@@ -89,8 +88,10 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         authorized_keys: arguments.authorized_keys,
         continue_file: arguments.continue_file,
         command: arguments.command,
+        verbose: arguments.verbose,
     };
     let options = Options::new(words, |name| std::env::var_os(name))?;
+    let voice = Voice { name: NAME, level: if options.verbose { Level::Verbose } else { Level::Normal } };
     let interrupt = Interrupt::install()?;
     let scene = Scene { greeting: vec!["This session was opened by start-tmate.".into()], ..Scene::default() };
     match session::run(&options, &scene, voice, &interrupt) {

@@ -11,19 +11,9 @@ impl Voice {
         self.say(Level::Normal, text);
     }
 
-    /// How to connect, in one line each, the same whenever it is said but for the time that is left.
+    /// How to connect: one line, the same whenever it is said but for the time that is left.
     pub fn links(&self, links: &Links, left: Left) {
-        let ends = left_in_words(left);
-        for (what, link) in [
-            ("connect with", &links.ssh),
-            ("look on with", &links.ssh_read_only),
-            ("connect in a browser", &links.web),
-            ("look on in a browser", &links.web_read_only),
-        ] {
-            if !link.is_empty() {
-                self.say(Level::Quiet, &format!("{what}: {} ({ends})", shown(link)));
-            }
-        }
+        self.say(Level::Quiet, &links_in_words(links, left));
     }
 
     /// Why there is no session, or no longer one. Not an error of the whole run: that is for `main` to say.
@@ -35,6 +25,20 @@ impl Voice {
             complain(&format!("hint: {}\n", hinted.hint));
         }
     }
+}
+
+fn links_in_words(links: &Links, left: Left) -> String {
+    let ways: Vec<_> = [
+        ("connect with", &links.ssh),
+        ("look on with", &links.ssh_read_only),
+        ("in a browser", &links.web),
+        ("look on in a browser", &links.web_read_only),
+    ]
+    .into_iter()
+    .filter(|(_, link)| !link.is_empty())
+    .map(|(what, link)| format!("{what}: {}", shown(link)))
+    .collect();
+    format!("{} ({})", ways.join(", "), left_in_words(left))
 }
 
 fn left_in_words(left: Left) -> String {
@@ -50,6 +54,19 @@ fn left_in_words(left: Left) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn all_links_are_one_line() {
+        let mut links = Links { ssh: "ssh x@h".into(), ..Links::default() };
+        let left = Left { idle: None, cap: None };
+        assert_eq!(links_in_words(&links, left), "connect with: ssh x@h (somebody is connected)");
+        links.ssh_read_only = "ssh ro-x@h".into();
+        links.web = "https://h/t/x".into();
+        links.web_read_only = "https://h/t/ro-x\n".into();
+        let expected = "connect with: ssh x@h, look on with: ssh ro-x@h, in a browser: https://h/t/x, look on in a \
+                        browser: https://h/t/ro-x\\n (somebody is connected)";
+        assert_eq!(links_in_words(&links, left), expected);
+    }
 
     #[test]
     fn the_time_that_is_left_is_the_nearer_limit() {

@@ -61,6 +61,8 @@ pub fn presence(count: &str, server_is_up: bool, execute_bit: bool) -> Presence 
 pub enum Event {
     /// tmate was asked; the links are empty before the session is ready, and when it did not answer.
     Answer(Presence, Links),
+    /// Somebody has left, as servers that count say. The last one's leaving is an answer's to tell.
+    SomebodyLeft,
     /// The connection to the server was lost.
     ServerLost,
     /// It is there again.
@@ -150,7 +152,7 @@ struct Ready {
     links: Links,
     said: Moment,
     server_is_up: bool,
-    /// The server is back, but its answer is not there yet.
+    /// The next answer is to be said: the server is back, or somebody has left.
     say_next: bool,
     announced: usize,
 }
@@ -251,6 +253,8 @@ impl Ready {
                     actions.push(self.say(limits, now));
                 }
             }
+            // Where nobody is left that was said already.
+            Event::SomebodyLeft => self.say_next |= self.idle_since.is_none(),
             Event::ServerLost => self.server_is_up = false,
             Event::ServerBack => {
                 self.say_next |= !self.server_is_up;

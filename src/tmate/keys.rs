@@ -58,6 +58,9 @@ fn check_line(line: &[u8]) -> Result<(), &'static str> {
     if line.contains(&0) {
         return Err("holds a NUL byte");
     }
+    if line.ends_with(b"\\") {
+        return Err("ends in a backslash, which joins the next one to it");
+    }
     if line[0].is_ascii_whitespace() {
         return Err("begins with a blank");
     }
@@ -172,6 +175,10 @@ mod tests {
             (
                 "-----BEGIN OPENSSH PRIVATE KEY-----".into(),
                 "line 1 is of a private key or a certificate, so tmate would ignore it",
+            ),
+            (
+                format!("{KEY} me\\\n{KEY}"),
+                "line 1 ends in a backslash, which joins the next one to it, so tmate would ignore it",
             ),
             (format!("{KEY}\0"), "line 1 holds a NUL byte, so tmate would ignore it"),
         ] {

@@ -6,8 +6,10 @@ use std::fmt;
 /// A line with a meaning for the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
-    /// Somebody has come or gone: worth asking at once.
-    Mates,
+    /// Somebody has come: worth asking at once.
+    Joined,
+    /// Somebody has gone, perhaps not the last one.
+    Left,
     /// The connection is gone and tmate tries to get another.
     ServerLost,
     /// There is a connection.
@@ -21,8 +23,10 @@ pub enum Line {
 /// What `line` means.
 pub fn meaning(line: &str) -> Line {
     let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| line.starts_with(prefix));
-    if starts(&["A mate has "]) {
-        Line::Mates
+    if starts(&["A mate has joined"]) {
+        Line::Joined
+    } else if starts(&["A mate has left"]) {
+        Line::Left
     } else if starts(&["Reconnecting", "Error reading from channel", "Error connecting", "Cannot authenticate server"])
         || line.contains("lookup failure")
     {
@@ -162,8 +166,8 @@ mod tests {
             ("Connecting to h...", Line::Other),
             ("ssh session read only: ssh -p2200 ro-x@h", Line::Other),
             ("ssh session: ssh -p2200 x@h", Line::ServerBack),
-            ("A mate has joined (192.0.2.1) -- 2 clients currently connected", Line::Mates),
-            ("A mate has left (192.0.2.1) -- 0 client currently connected", Line::Mates),
+            ("A mate has joined (192.0.2.1) -- 2 clients currently connected", Line::Joined),
+            ("A mate has left (192.0.2.1) -- 0 client currently connected", Line::Left),
             ("Error reading from channel: Socket error: disconnected", Line::ServerLost),
             ("Reconnecting...", Line::ServerLost),
             ("Reconnected", Line::ServerBack),

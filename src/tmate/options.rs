@@ -43,6 +43,8 @@ pub struct Words {
     pub continue_file: Option<OsString>,
     /// `--command`, else `BASH_TMATE_COMMAND`.
     pub command: Option<OsString>,
+    /// `--verbose`, else `BASH_TMATE_VERBOSE=1`.
+    pub verbose: bool,
 }
 
 /// What a session is to be like.
@@ -66,6 +68,8 @@ pub struct Options {
     pub continue_file: Option<PathBuf>,
     /// A command for `sh -c` in place of the shell.
     pub command: Option<OsString>,
+    /// Whether decisions are told, and all that tmate prints.
+    pub verbose: bool,
 }
 
 /// Where the keys of those who get in come from.
@@ -113,6 +117,10 @@ impl Options {
             Some(value) if words.server.is_none() => parse_switch(&value, "BASH_TMATE_PUBLIC_SERVER")?,
             _ => false,
         };
+        let verbose = match set("BASH_TMATE_VERBOSE") {
+            Some(value) if !words.verbose => parse_switch(&value, "BASH_TMATE_VERBOSE")?,
+            _ => words.verbose,
+        };
         if words.public_server && words.server.is_some() {
             return Err(Usage("`--public-server` and `--server` name two servers".into()));
         }
@@ -127,6 +135,7 @@ impl Options {
             keys: find_keys(words.authorized_keys, variable("BASH_TMATE_AUTHORIZED_KEYS"))?,
             continue_file: words.continue_file.or_else(|| set("BASH_TMATE_CONTINUE_FILE")).map(PathBuf::from),
             command: words.command.or_else(|| set("BASH_TMATE_COMMAND")),
+            verbose,
         })
     }
 }

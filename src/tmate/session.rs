@@ -2,22 +2,26 @@
 //! It must never end this process, write to stdout, or leave a process, socket or folder behind.
 
 mod access;
+mod continue_file;
 mod folder;
 pub mod guard;
 mod process;
+mod scene;
 mod tmate;
 
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
-use nix::unistd::geteuid;
+use anyhow::anyhow;
 
+pub use self::scene::Scene;
+
+use self::continue_file::ContinueFile;
 use self::folder::Folder;
 use self::process::{Orphans, doze};
+use self::scene::{HARMFUL, shell, shell_environment, this_directory, user_conf, window_shell};
 use self::tmate::Tmate;
 use super::clock::{Action, Clock, Ending, Event, Limits, in_words};
 use super::conf::{self, Conf, shell_quoted};
@@ -39,25 +43,8 @@ const QUICK_ANSWER: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
 /// As many of tmate's last lines are told when it does not connect.
 const TOLD_LINES: usize = 8;
-/// What would harm any shell in the session: inherited `errexit`, a script that is run first, and a logout by time.
-const HARMFUL: [&str; 3] = ["SHELLOPTS", "BASH_ENV", "TMOUT"];
 /// Said once where it is so.
 const OPEN: &str = "there are no keys: whoever reads this log can enter the session; `--authorized-keys` limits that";
-
-/// What a user finds in the session.
-#[derive(Clone, Debug, Default)]
-pub struct Scene {
-    /// What is said first, a line each, such as what failed. How to leave is added by [`run`].
-    pub greeting: Vec<String>,
-    /// Where the shell starts; `None` for where this process is. One that cannot be entered is replaced by
-    /// that, with a warning.
-    pub directory: Option<PathBuf>,
-    /// The shell's program and arguments; `None` for `bash -i`. [`Options::command`] wins.
-    pub shell: Option<Vec<OsString>>,
-    /// Variables to set (`Some`) or remove (`None`) in this process's own environment for the shell. What
-    /// would harm any shell there (`SHELLOPTS`, `BASH_ENV`, `TMOUT`) is removed before that.
-    pub environment: Vec<(OsString, Option<OsString>)>,
-}
 
 /// How a session ended.
 #[derive(Debug)]
@@ -90,7 +77,9 @@ pub fn run(options: &Options, scene: &Scene, voice: Voice, interrupt: &Interrupt
     let (program, keys, shell, folder) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            return interrupt.check().map_or_else(|signal| End::Signal(signal.signal), |()| End::NotStarted(error));
+            let Err(interrupted) = interrupt.check() else { return End::NotStarted(error) };
+            voice.session(&by_signal(interrupted.signal));
+            return End::Signal(interrupted.signal);
         }
     };
     voice.decision(&format!("the session's folder is `{}`", shown(folder.path())));
@@ -122,19 +111,9 @@ fn find_tmate(interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The words of the shell, the first one a program that was found.
-fn shell(options: &Options, scene: &Scene) -> anyhow::Result<Vec<OsString>> {
-    let mut words = match (&options.command, &scene.shell) {
-        (Some(command), _) => vec!["sh".into(), "-c".into(), command.clone()],
-        (None, Some(words)) if !words.is_empty() => words.clone(),
-        _ => vec!["bash".into(), "-i".into()],
-    };
-    let program = which::which(&words[0]).map_err(|_| {
-        let text = format!("cannot find `{}` in PATH for the session's shell", shown(&words[0]));
-        hinted(NotFound(text), "`--command` names another shell")
-    })?;
-    words[0] = program.into();
-    Ok(words)
+fn by_signal(signal: i32) -> String {
+    let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
+    format!("interrupted by {name}")
 }
 
 /// A session that runs.
@@ -191,7 +170,8 @@ impl<'a> Session<'a> {
             command: shell.to_vec(),
             environment: shell_environment(scene, directory.as_deref()),
         };
-        let window: Vec<OsString> = match guard::own_program() {
+        let own = guard::own_program();
+        let window: Vec<OsString> = match &own {
             Some(own) => {
                 let file = folder.write("window", &pane.encode())?;
                 vec![own.into(), guard::PANE.into(), file.into()]
@@ -206,12 +186,19 @@ impl<'a> Session<'a> {
             fingerprints: &options.fingerprints,
             authorized_keys: keys.as_deref(),
             window_command: &window_command,
-            window_shell: ["bash", "sh"].iter().find_map(|name| which::which(name).ok()).as_deref(),
+            window_shell: window_shell().as_deref(),
         });
         let conf = folder.write("conf", &conf)?;
         let tmate = Tmate::start(program, &conf, folder.socket(), &window, interrupt, |command| {
             for name in HARMFUL {
                 command.env_remove(name);
+            }
+            // Without `/proc` nothing comes between tmate and the shell: it has what tmate has.
+            if own.is_none() {
+                guard::set_environment(command, &pane);
+                if let Some(directory) = &pane.directory {
+                    command.current_dir(directory);
+                }
             }
             // Without a passwd entry tmate's SSH library fails unless there is any HOME.
             if std::env::var_os("HOME").is_none() {
@@ -273,7 +260,11 @@ impl<'a> Session<'a> {
         for line in self.tmate.output.new_lines() {
             self.voice.decision(&format!("tmate: {}", shown(&line)));
             match log::meaning(&line) {
-                Line::Mates => *ask_at = Instant::now(),
+                Line::Joined => *ask_at = Instant::now(),
+                Line::Left => {
+                    *ask_at = Instant::now();
+                    events.push(Event::SomebodyLeft);
+                }
                 Line::ServerLost => {
                     if self.clock.was_ready() && self.server_is_up {
                         self.voice.session("the connection to the server is lost; tmate tries again");
@@ -283,11 +274,12 @@ impl<'a> Session<'a> {
                 }
                 Line::ServerBack => {
                     self.server_is_up = true;
-                    *ask_at = Instant::now();
+                    // The line comes a moment before the link that it is about.
+                    *ask_at = Instant::now() + ASK_CONNECTING;
                     events.push(Event::ServerBack);
                 }
-                Line::KeysRequired if self.keys.is_none() => return Err(self.unconnected()),
-                Line::KeysRequired | Line::Other => {}
+                Line::KeysRequired => return Err(self.unconnected()),
+                Line::Other => {}
             }
         }
         if let Err(interrupted) = self.interrupt.check() {
@@ -392,10 +384,7 @@ impl<'a> Session<'a> {
             End::User => "its last shell has ended".into(),
             End::ContinueFile => format!("`{}` is there", shown(&self.continue_file.path)),
             End::Cap => "it has lasted as long as it may".into(),
-            End::Signal(signal) => {
-                let name = nix::sys::signal::Signal::try_from(*signal).map_or("a signal", |signal| signal.as_str());
-                format!("interrupted by {name}")
-            }
+            End::Signal(signal) => by_signal(*signal),
             End::Lost(_) | End::NotStarted(_) => return end,
         };
         self.voice.session(&format!("the session has ended: {how}"));
@@ -430,94 +419,5 @@ impl<'a> Session<'a> {
             Some(hint) => hinted(error, hint),
             None => error,
         }
-    }
-}
-
-/// The variables of the shell that differ from tmate's own.
-fn shell_environment(scene: &Scene, directory: Option<&Path>) -> Vec<(OsString, Option<OsString>)> {
-    // tmate sets these for its windows, or we for tmate; the shell gets what the caller had.
-    let mut changes: Vec<_> = ["HOME", "SHELL"].into_iter().map(|name| (name.into(), std::env::var_os(name))).collect();
-    // A shell takes it only where it leads to its directory: that keeps the way through links.
-    let here = directory.map_or_else(this_directory, Path::to_owned);
-    changes.push(("PWD".into(), Some(here.into())));
-    changes.extend(scene.environment.iter().cloned());
-    changes
-}
-
-/// Where this process is: by the way that `PWD` says, where that is right.
-fn this_directory() -> PathBuf {
-    let id = |path: &Path| path.metadata().map(|data| (data.dev(), data.ino())).ok();
-    let here = id(Path::new("."));
-    match std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute()) {
-        Some(path) if here.is_some() && id(&path) == here => path,
-        _ => std::env::current_dir().unwrap_or_else(|_| "/".into()),
-    }
-}
-
-/// The user's `~/.tmate.conf`, which tmate itself does not read beside another conf.
-fn user_conf() -> Option<PathBuf> {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty())?;
-    let path = Path::new(&home).join(".tmate.conf");
-    path.exists().then_some(path)
-}
-
-/// The file whose appearance ends a session.
-#[derive(Debug)]
-struct ContinueFile {
-    path: PathBuf,
-    /// The one that lay there before.
-    before: Option<FileId>,
-}
-
-/// Which file it is, and when it was last touched.
-type FileId = (u64, u64, i64, i64);
-
-impl ContinueFile {
-    fn new(path: Option<&Path>, folder: &Folder) -> anyhow::Result<Self> {
-        let path = match path {
-            Some(path) => std::path::absolute(path).context("cannot name the continue file")?,
-            None => folder.path().join("continue"),
-        };
-        let before = Self::id(&path);
-        Ok(Self { path, before })
-    }
-
-    /// Of a file that is ours or root's: in a directory that others can write to they could end the session.
-    fn id(path: &Path) -> Option<FileId> {
-        let data = path.symlink_metadata().ok()?;
-        let ours = data.uid() == 0 || data.uid() == geteuid().as_raw();
-        ours.then(|| (data.dev(), data.ino(), data.mtime(), data.mtime_nsec()))
-    }
-
-    fn has_appeared(&self) -> bool {
-        Self::id(&self.path).is_some_and(|id| Some(id) != self.before)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_continue_file_counts_when_it_is_new_or_touched() {
-        let place = tempfile::tempdir().unwrap();
-        let folder = Folder::make(Some(place.path())).unwrap();
-        let path = place.path().join("go on");
-        let fresh = ContinueFile::new(Some(&path), &folder).unwrap();
-        assert!(!fresh.has_appeared());
-        fs_err::write(&path, "").unwrap();
-        assert!(fresh.has_appeared());
-
-        let old = ContinueFile::new(Some(&path), &folder).unwrap();
-        assert!(!old.has_appeared(), "it lay there before");
-        let file = fs_err::OpenOptions::new().write(true).open(&path).unwrap();
-        file.file().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        assert!(old.has_appeared(), "it was touched");
-        fs_err::remove_file(&path).unwrap();
-        assert!(!old.has_appeared());
-
-        let own = ContinueFile::new(None, &folder).unwrap();
-        assert_eq!(own.path, folder.path().join("continue"));
-        folder.remove().unwrap();
     }
 }

@@ -16,14 +16,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "progress", "root", "sink", "store"]),
-    ("report", &["failure", "progress", "sink", "store"]),
+    // Processes, sockets and files of a session; the rest of `tmate` decides.
+    ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
+    ("tmate", &["failure", "tmate"]),
+    ("report", &["failure", "progress", "report", "sink", "store", "tmate"]),
     ("main", &["applet", "report"]),
 ];
 
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
-const PURE: &[&str] = &["failure", "progress", "store", "root", "sink::link", "sink::receipt"];
-const BUT: &[&str] = &["store::query"];
+const PURE: &[&str] = &["failure", "progress", "store", "root", "sink::link", "sink::receipt", "tmate"];
+const BUT: &[&str] = &["store::query", "tmate::session"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

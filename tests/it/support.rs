@@ -12,7 +12,7 @@ pub(crate) use export::{Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
 pub(crate) use judge::{content, judge};
 pub(crate) use store::{Store, fixture};
-pub(crate) use tmate::{Fake, Session, SessionBuilder, TmateServer, processes_of, until};
+pub(crate) use tmate::{Fake, SessionBuilder, TmateServer, processes_of, until};
 pub(crate) use tree::{Entry, Tree, What};
 
 use std::ffi::OsStr;
@@ -91,7 +91,8 @@ pub(crate) fn installed() -> &'static Path {
     INSTALLED.get_or_init(|| {
         let bin = scratch().join("bin");
         fs_err::create_dir(&bin).unwrap();
-        fs_err::copy(nixkit(), bin.join("nixkit")).unwrap();
+        // By another process: a file that is open for writing in one that forks at that moment cannot be run.
+        call("cp", [&nixkit(), &bin.join("nixkit")]);
         finish(Command::new(bin.join("nixkit")).arg("--install").arg(&bin));
         bin
     })

@@ -8,7 +8,7 @@ const LIMITS: Limits = Limits {
     connect_timeout: Duration::from_secs(30),
     max_idle: Duration::from_secs(10),
     max_duration: Some(Duration::from_secs(1000)),
-    repeat: Some(Duration::from_secs(60)),
+    repeat: Some(Duration::from_mins(1)),
 };
 
 fn links(token: &str) -> Links {
@@ -209,6 +209,27 @@ fn a_new_link_is_said_and_one_of_a_lost_server_is_not() {
 }
 
 #[test]
+fn the_link_is_said_once_whenever_somebody_leaves() {
+    play(
+        LIMITS,
+        vec![
+            (0, somebody(), said("a", None, 1000)),
+            // One of several.
+            (1, Event::SomebodyLeft, vec![]),
+            (2, somebody(), said("a", None, 998)),
+            (3, somebody(), vec![]),
+            // The last one, whichever is seen first.
+            (4, Event::SomebodyLeft, vec![]),
+            (5, nobody(), said("a", Some(10), 995)),
+            (6, somebody(), vec![]),
+            (7, nobody(), said("a", Some(10), 993)),
+            (8, Event::SomebodyLeft, vec![]),
+            (9, nobody(), vec![]),
+        ],
+    );
+}
+
+#[test]
 fn a_tmate_that_answers_no_more_is_left_after_a_minute() {
     let limits = Limits { repeat: None, ..LIMITS };
     play(
@@ -241,6 +262,7 @@ fn an_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Answer(Presence::Nobody, Links::default())),
         1 => Just(Event::Answer(Presence::Somebody, links("b"))),
         2 => Just(unanswered()),
+        1 => Just(Event::SomebodyLeft),
         1 => Just(Event::ServerLost),
         1 => Just(Event::ServerBack),
         4 => Just(Event::Tick),

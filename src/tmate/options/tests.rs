@@ -11,6 +11,7 @@ fn options(words: Words, variables: &[(&str, &str)]) -> Result<Options, String> 
     Options::new(words, |name| variables.get(name).map(OsString::from)).map_err(|usage| usage.0)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields have it")]
 fn word(text: &str) -> Option<OsString> {
     Some(text.into())
 }
@@ -27,6 +28,7 @@ fn without_anything_the_defaults_hold() {
         keys: Keys::Unset,
         continue_file: None,
         command: None,
+        verbose: false,
     };
     assert_eq!(options(Words::default(), &[]).unwrap(), expected);
     // An empty variable is an unset one.
@@ -49,6 +51,7 @@ fn each_option_has_a_variable_and_the_word_wins() {
         ("BASH_TMATE_AUTHORIZED_KEYS", "ssh-ed25519 A\n"),
         ("BASH_TMATE_CONTINUE_FILE", "/go"),
         ("BASH_TMATE_COMMAND", "zsh -i"),
+        ("BASH_TMATE_VERBOSE", "1"),
     ];
     let all = |print: &str| {
         let print = Some(print.to_owned());
@@ -66,6 +69,7 @@ fn each_option_has_a_variable_and_the_word_wins() {
             keys: Keys::Lines(b"ssh-ed25519 A\n".to_vec()),
             continue_file: Some("/go".into()),
             command: word("zsh -i"),
+            verbose: true,
         }
     );
     let other = PRINT.replace('j', "k");
@@ -80,6 +84,7 @@ fn each_option_has_a_variable_and_the_word_wins() {
         authorized_keys: vec!["-".into(), "keys".into()],
         continue_file: word("on"),
         command: word("fish"),
+        verbose: true,
     };
     assert_eq!(
         options(words, &variables).unwrap(),
@@ -93,6 +98,7 @@ fn each_option_has_a_variable_and_the_word_wins() {
             keys: Keys::Files(vec![KeyFile::Stdin, KeyFile::Path("keys".into())]),
             continue_file: Some("on".into()),
             command: word("fish"),
+            verbose: true,
         }
     );
 }

@@ -1,5 +1,7 @@
 //! Which servers and fingerprints are taken.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const ONE: &str = "SHA256:jfttvoypkHiQYUqUCwKeqd9d1fJj/ZiQlFOHVl6E9sI";
@@ -92,5 +94,17 @@ fn the_hint_prints_the_fingerprint() {
     for (port, expected) in [("22", "`ssh-keyscan h | ssh-keygen -lf -`"), ("2200", "`ssh-keyscan -p 2200 h |")] {
         let hint = Refusal::NoFingerprint { host: "h".into(), port: port.into() }.hint();
         assert!(hint.starts_with(expected), "{hint}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_makes_it_panic_and_no_host_leaves_its_quotes(text in "[a-z0-9:.\\[\\]%'\"; -]{0,30}", any in ".{0,60}") {
+        for text in [&text, &any] {
+            if let Ok(Server::Named { host, .. }) = parse_server(OsStr::new(text), "x") {
+                prop_assert!(!host.contains(['\'', '"', ' ', ';', '[', ']']) && !host.starts_with('-'));
+            }
+            let _ = parse_fingerprints([OsStr::new(text)].into_iter(), "x");
+        }
     }
 }

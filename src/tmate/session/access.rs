@@ -1,10 +1,11 @@
 //! Reads the keys of those who get in, wherever they come from.
 //! It must never take fewer keys than were given, nor wait for them beyond a signal.
 
-use fs_err::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::OFlag;
 
 use super::process::read_until;
@@ -40,7 +41,13 @@ pub(super) fn read(keys: &Keys, interrupt: &Interrupt) -> anyhow::Result<Option<
 
 /// Checks the file of keys that the user's own conf names.
 pub(super) fn check_file(path: &str, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let text = read_file(path.as_ref(), interrupt).with_context(|| format!("cannot read the keys in `{path}`"))?;
+    // As tmate has it.
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let file = match (path.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    };
+    let text = read_file(&file, interrupt).with_context(|| format!("cannot read the keys in `{path}`"))?;
     check(&text, &mut Vec::new()).with_context(|| format!("cannot use the keys in `{path}`")).map_err(explained)
 }
 
@@ -56,7 +63,7 @@ fn check(text: &[u8], all: &mut Vec<u8>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_file(path: &std::path::Path, interrupt: &Interrupt) -> anyhow::Result<Vec<u8>> {
+fn read_file(path: &Path, interrupt: &Interrupt) -> anyhow::Result<Vec<u8>> {
     // A FIFO that nobody writes to must not hold us.
     let file = fs_err::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     if file.metadata()?.is_dir() {

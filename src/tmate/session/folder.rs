@@ -21,6 +21,8 @@ const SUFFIX: &str = "XXXXXX";
 const SOCKET: &str = "s";
 /// A path that fits into `sockaddr_un` (unix(7)) with its NUL.
 const LONGEST_SOCKET: usize = 107;
+/// As much as is written there, and more.
+const ENOUGH: usize = 64 << 10;
 
 /// A folder of mode 0700, locked while this process lives.
 #[derive(Debug)]
@@ -53,10 +55,21 @@ impl Folder {
                 mkdtemp(&place.join(format!("{PREFIX}{SUFFIX}"))).with_context(|| format!("`{}`", shown(place)))?;
             let lock = File::open(&path).ok().and_then(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).ok());
             if path.is_dir() {
-                return Ok(Self { path, _lock: lock });
+                let folder = Self { path, _lock: lock };
+                if let Err(error) = folder.probe() {
+                    let _ = folder.remove();
+                    return Err(error);
+                }
+                return Ok(folder);
             }
         }
         anyhow::bail!("folders in `{}` do not stay", shown(place))
+    }
+
+    /// Fails on a full disk, while another place can still be found.
+    fn probe(&self) -> anyhow::Result<()> {
+        let path = self.write("probe", &vec![b'x'; ENOUGH])?;
+        Ok(fs_err::remove_file(path)?)
     }
 
     /// Where it lies, absolute.

@@ -11,6 +11,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
+use crate::failure::shown;
 use crate::report;
 use crate::tmate::pane::Pane;
 
@@ -61,20 +62,28 @@ pub fn run_pane(arguments: &[OsString]) -> anyhow::Result<u8> {
     let Some((program, words)) = pane.command.split_first() else { bail!("there is no shell to run") };
     let mut command = Command::new(program);
     command.args(words);
+    set_environment(&mut command, &pane);
+    if let Some(directory) = &pane.directory
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        // Better a shell elsewhere than none.
+        report::data(&format!("cannot go to {}: {error}\n", shown(directory)))?;
+        command.env_remove("PWD");
+    }
+    become_program(&mut command, program)
+}
+
+/// Gives `command` the environment of the window's shell.
+pub(super) fn set_environment(command: &mut Command, pane: &Pane) {
     for (name, value) in &pane.environment {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),
         };
     }
-    if let Some(directory) = &pane.directory {
-        std::env::set_current_dir(directory)
-            .with_context(|| format!("cannot go to `{}`", crate::failure::shown(directory)))?;
-    }
-    become_program(&mut command, program)
 }
 
 fn become_program(command: &mut Command, program: &OsStr) -> anyhow::Result<u8> {
     let error = command.exec();
-    Err(error).with_context(|| format!("cannot run `{}`", crate::failure::shown(program)))
+    Err(error).with_context(|| format!("cannot run `{}`", shown(program)))
 }

@@ -85,3 +85,23 @@ fn keys_that_would_let_in_nobody_or_not_all_are_refused() {
     session().args(["--authorized-keys", "/nowhere/keys"]).start().ends(1, [message]);
     assert_eq!(fake.asked(), 0, "tmate was not started");
 }
+
+#[test]
+fn a_signal_ends_it_while_it_waits_for_keys() {
+    let fake = Fake::new(&[("link", "ssh x@h")]);
+    let keys = folder();
+    let fifo = keys.path().join("keys");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Somebody who could write, and does not.
+    let _writer = fs_err::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    let session = fake.session().args(["--server", "h", "--authorized-keys", fifo.to_str().unwrap()]).start();
+    crate::support::until(|| {
+        let descriptors = fs_err::read_dir(format!("/proc/{}/fd", session.pid()));
+        descriptors.is_ok_and(|mut all| {
+            all.any(|entry| entry.is_ok_and(|entry| fs_err::read_link(entry.path()).is_ok_and(|path| path == fifo)))
+        })
+    });
+    session.signal(nix::sys::signal::Signal::SIGTERM);
+    session.ends(143, ["start-tmate: interrupted by SIGTERM"]);
+    assert_eq!(fake.asked(), 0);
+}

@@ -36,11 +36,9 @@ fn it_stays_while_somebody_is_there_and_the_shell_ends_it() {
     for kind in ["plain", "counting"] {
         let mut server = TmateServer::start(kind);
         let mut session = server.session().args(["2", "--repeat", "1"]).start();
-        session.line("connect with");
-        if kind == "counting" {
-            session.line("look on with: ssh -p");
-            session.line("connect in a browser: http://127.0.0.1/t/token1");
-        }
+        let line = session.line("connect with: ");
+        let more = ["look on with: ssh -p", " in a browser: http://127.0.0.1/t/token1 "];
+        assert!(more.iter().all(|link| line.contains(link) == (kind == "counting")), "{line}");
         server.tell("join");
         // Twice as long as nobody could be away.
         for _ in 0..4 {
@@ -111,10 +109,7 @@ fn only_the_given_keys_are_taken_whatever_the_users_conf_says() {
     };
     let (ours, others) = (key("ours"), key("others"));
     fs_err::write(files.path().join("theirs"), format!("{others}\n")).unwrap();
-    let conf = format!(
-        "set -g tmate-authorized-keys \"{}\"\nset -g tmate-set \"authorized_keys={others}\"\n",
-        files.path().join("theirs").display()
-    );
+    let conf = format!("set -g tmate-authorized-keys \"~/theirs\"\nset -g tmate-set \"authorized_keys={others}\"\n");
     fs_err::write(files.path().join(".tmate.conf"), conf).unwrap();
 
     let server = TmateServer::start("plain");
@@ -235,6 +230,23 @@ fn the_shell_has_the_folder_and_the_environment_of_the_call() {
 }
 
 #[test]
+fn a_new_window_greets_too_and_the_last_shell_ends_it() {
+    let mut server = TmateServer::start("plain");
+    let mut session = server.session().args(["600"]).start();
+    session.line("connect with");
+    server.tell("join");
+    server.shows("opened by start-tmate");
+    server.tell("type tmate new-window");
+    server.shows("opened by start-tmate");
+    server.tell("type exit");
+    server.wait(|line| line == "windows 1");
+    server.tell("type echo st''ill here");
+    server.shows("still here");
+    server.tell("type exit");
+    session.ends(0, ["start-tmate: the session has ended: its last shell has ended"]);
+}
+
+#[test]
 fn another_command_runs_in_place_of_the_shell() {
     let mut server = TmateServer::start("plain");
     let session =
@@ -273,7 +285,6 @@ fn nothing_that_was_started_in_it_stays() {
     server.tell("type sleep 1000 & setsid sleep 1001; nohup setsid sleep 1002 >/dev/null 2>&1 & echo st''arted");
     server.tell("type trap '' HUP TERM");
     server.tell("type echo a''ll");
-    let _ = &mut server;
     session.signal(Signal::SIGTERM);
     // `finish` looks for them.
     session.ends(143, ["start-tmate: the session has ended: interrupted by SIGTERM"]);

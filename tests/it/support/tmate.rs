@@ -251,7 +251,18 @@ impl Session {
     /// Waits for the end. Nothing may be left, and nothing may have been printed to stdout. Returns the exit
     /// status as a shell has it, and what was printed to stderr.
     pub(crate) fn finish(mut self) -> (i32, Vec<String>) {
-        let status = self.child.wait().unwrap();
+        let until = Instant::now() + LONGEST;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > until {
+                self.child.kill().unwrap();
+                panic!("it does not end; it said\n{}", self.stderr.finish().join("\n"));
+            }
+            // It spares the processor and decides nothing.
+            std::thread::sleep(Duration::from_millis(5));
+        };
         assert_eq!(self.stdout.finish(), [""; 0]);
         let stderr = self.stderr.finish();
         assert_eq!(processes_of(&self.mark), [], "left behind after\n{}", stderr.join("\n"));
@@ -278,7 +289,7 @@ impl Fake {
     /// One that does what these files say.
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let fake = Self { files: folder(), bin: folder() };
-        fs_err::copy(built("fake-tmate"), fake.bin.path().join("tmate")).unwrap();
+        std::os::unix::fs::symlink(built("fake-tmate"), fake.bin.path().join("tmate")).unwrap();
         mkfifo(&fake.files.path().join("control"), Mode::S_IRWXU).unwrap();
         for (name, text) in files {
             fake.set(name, text);

@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `connected`, `gone` | a session has come, is gone |
 //! | `ready TOKEN` | it has its link |
+//! | `windows COUNT` | so many it has now |
 //! | `set NAME VALUE` | an option of its conf, in the order of the conf |
 //! | `screen TEXT` | what its windows show, with control characters escaped |
 //! | `done COMMAND` | what stdin said is done |
@@ -35,6 +36,7 @@ use self::wire::{Value, decode, message};
 
 /// What tmate sends and gets, by number (tmate's `tmate-protocol.h`).
 mod kind {
+    pub(crate) const OUT_SYNC_LAYOUT: i64 = 1;
     pub(crate) const OUT_PTY_DATA: i64 = 2;
     pub(crate) const OUT_READY: i64 = 9;
     pub(crate) const OUT_EXEC_CMD: i64 = 12;
@@ -171,6 +173,9 @@ impl Client {
             [Value::Number(kind::OUT_READY), ..] if self.shared.style != Style::Mute => {
                 self.shared.send(self.shared.welcome(self.token)).await;
                 say(&format!("ready token{}", self.token));
+            }
+            [Value::Number(kind::OUT_SYNC_LAYOUT), _, _, Value::Array(windows), ..] => {
+                say(&format!("windows {}", windows.len()));
             }
             [Value::Number(kind::OUT_PTY_DATA), _, output] => {
                 say(&format!("screen {}", escaped(&output.text())));
