@@ -38,11 +38,7 @@ pub const APPLETS: &[Applet] = &[
         about: "Open a tmate session, and end it once nobody is connected",
         run: start_tmate::run,
     },
-    Applet {
-        name: "bash-tmate",
-        about: "Run bash, and open such a session where it fails",
-        run: bash_tmate::run,
-    },
+    Applet { name: "bash-tmate", about: "Run bash, and open such a session where it fails", run: bash_tmate::run },
 ];
 
 /// What this program calls itself for within a session; not for people, so in no list.

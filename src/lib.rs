@@ -17,6 +17,13 @@
 //!                    pure                                                     pure           act
 //! ```
 //!
+//! `bash-tmate` is that after something else:
+//!
+//! ```text
+//! argv ──bash::invocation──▶ Invocation ──sys──▶ bash ──supervise──▶ Outcome ──bash::account, bash::replay──▶ session ▶ exit status
+//!       pure                             starts        signals                pure
+//! ```
+//!
 //! Each arrow is one function from one named type to the next, and an applet's `run` is that chain:
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
@@ -26,7 +33,8 @@
 //! `main` sees [`applet`] and [`report`]. An applet sees everything, and nothing imports an applet.
 //! [`store`], [`root`], [`sink::link`] and [`sink::receipt`] are pure: no input or output, apart from
 //! [`store::query`], which alone asks Nix and reads profiles. [`sink`] knows what to write, not why.
-//! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. The
+//! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. [`bash`] is pure;
+//! [`scene`] holds its files in memory, and [`supervise`] the process. [`sys`] alone has unsafe code. The
 //! test `architecture` reads the `use` lines and holds this table.
 //!
 //! # Adding to it
@@ -34,6 +42,8 @@
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
 //! - Something that a root has beside its store: [`root::plan`].
+//! - An option of bash that matters: [`bash::invocation`], with rows in its tests and in
+//!   `tests/it/bash_tmate/caller.rs`. Something a script might notice: a row in `tests/it/bash_tmate/scripts.rs`.
 //! - A line of tmate's that has a meaning: [`tmate::log`]. Another end of a session: [`tmate::clock`].
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].

@@ -58,17 +58,15 @@ impl Stage {
         if trace {
             let (script, shell, subshell) =
                 (empty().map_err(no_memory)?, fixed().map_err(no_memory)?, fixed().map_err(no_memory)?);
-            let numbers = TraceFiles {
-                script: script.as_raw_fd(),
-                shell: shell.as_raw_fd(),
-                subshell: subshell.as_raw_fd(),
-            };
+            let numbers =
+                TraceFiles { script: script.as_raw_fd(), shell: shell.as_raw_fd(), subshell: subshell.as_raw_fd() };
             files.trace = Some(numbers);
             scripts.push(fill(script, hook::trace(&files, numbers).as_bytes()).map_err(no_memory)?);
             traced = Some((shell, subshell));
         }
         scripts.push(fill(dump, hook::dump(&files).as_bytes()).map_err(no_memory)?);
-        let start = fill(empty().map_err(no_memory)?, &hook::start(&files, bash_env, last_argument)).map_err(no_memory)?;
+        let start =
+            fill(empty().map_err(no_memory)?, &hook::start(&files, bash_env, last_argument)).map_err(no_memory)?;
         let stage = Self { process, start, snapshot, trace: traced, _scripts: scripts };
         // Where `/proc` shows another namespace's processes the number is somebody else's.
         let seen = std::fs::metadata(stage.bash_env()).map(|file| (file.dev(), file.ino()));

@@ -171,8 +171,7 @@ fn send_to_all(shell: Pid, signal: Signal) -> Option<Ending> {
     // One that has stopped already would not say so again.
     send(shell, Signal::SIGCONT);
     send(shell, Signal::SIGSTOP);
-    let waited =
-        rustix::process::waitpid(rustix::process::Pid::from_raw(shell.as_raw()), WaitOptions::UNTRACED);
+    let waited = rustix::process::waitpid(rustix::process::Pid::from_raw(shell.as_raw()), WaitOptions::UNTRACED);
     if let Ok(Some((_, status))) = waited
         && let Some(ending) = ending(status)
     {

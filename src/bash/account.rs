@@ -140,7 +140,8 @@ impl Failure<'_> {
         match &self.scene {
             Ok(snapshot) => {
                 let left_out = left_out(snapshot);
-                let but = if left_out.is_empty() { String::new() } else { format!(", but for {}", left_out.join(", ")) };
+                let but =
+                    if left_out.is_empty() { String::new() } else { format!(", but for {}", left_out.join(", ")) };
                 lines.push(format!("Directory, variables, functions and options are the script's{but}."));
                 if self.trace.is_some_and(|(record, _)| !record.locals.is_empty()) {
                     lines.push("Local variables of the function that failed are set too.".to_owned());
@@ -154,7 +155,11 @@ impl Failure<'_> {
 
 /// Who called what, the innermost first.
 fn calls(stack: &[Frame]) -> impl Iterator<Item = String> {
-    stack.windows(2).filter(|pair| pair[0].called_at > 0).take(MOST_LINES).map(|pair| place(&pair[1], Some(pair[0].called_at)))
+    stack
+        .windows(2)
+        .filter(|pair| pair[0].called_at > 0)
+        .take(MOST_LINES)
+        .map(|pair| place(&pair[1], Some(pair[0].called_at)))
 }
 
 #[cfg(test)]
@@ -208,12 +213,8 @@ mod tests {
             assert_eq!(Failure { runs, ending, scene, trace: None }.line(), expected);
         }
         let traced = record("false", 4);
-        let failure = Failure {
-            runs: &string,
-            ending: Ending::Exited(1),
-            scene: Ok(&snapshot),
-            trace: Some((&traced, None)),
-        };
+        let failure =
+            Failure { runs: &string, ending: Ending::Exited(1), scene: Ok(&snapshot), trace: Some((&traced, None)) };
         assert_eq!(failure.line(), "the command string failed with exit status 1: `false` in g at lib.sh:4");
     }
 
@@ -221,8 +222,7 @@ mod tests {
     fn the_greeting_tells_the_calls_and_what_is_left_out() {
         let snapshot = snapshot();
         let string = Runs::CommandString(Some("cd x\nmake".into()));
-        let failure =
-            Failure { runs: &string, ending: Ending::Exited(2), scene: Ok(&snapshot), trace: None };
+        let failure = Failure { runs: &string, ending: Ending::Exited(2), scene: Ok(&snapshot), trace: None };
         assert_eq!(
             failure.greeting(),
             [

@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn the_users_bash_env_comes_back_quoted_and_is_run() {
-        let text = |value: Option<&str>| String::from_utf8(start(&files(), value.map(OsStr::new), OsStr::new("a b"))).unwrap();
+        let text =
+            |value: Option<&str>| String::from_utf8(start(&files(), value.map(OsStr::new), OsStr::new("a b"))).unwrap();
         assert!(text(None).ends_with("\\builtin unset -v BASH_ENV; \\builtin : 'a b'; } 2</dev/null\n"));
         assert!(!text(None).contains("RETURN"));
         assert!(text(Some("")).contains("BASH_ENV='';"));

@@ -62,9 +62,8 @@ fn is_removed(name: &OsStr, snapshot: &Snapshot) -> bool {
 
 /// Whether `line`, such as `set +o emacs`, is not to be repeated.
 fn is_dropped(line: &[u8]) -> bool {
-    let is_one_of = |names: &[&str], prefix: &str| {
-        names.iter().any(|name| line == format!("set {prefix}o {name}\n").as_bytes())
-    };
+    let is_one_of =
+        |names: &[&str], prefix: &str| names.iter().any(|name| line == format!("set {prefix}o {name}\n").as_bytes());
     is_one_of(&LEFT_OUT, "-") || is_one_of(&LEFT_OUT, "+") || is_one_of(&OF_INTERACTIVE_SHELLS, "+")
 }
 

@@ -38,11 +38,8 @@ impl Settings {
                 default
             }
         };
-        let (disable, scene, trace) = (
-            switch("BASH_TMATE_DISABLE", false),
-            switch("BASH_TMATE_SCENE", true),
-            switch("BASH_TMATE_TRACE", false),
-        );
+        let (disable, scene, trace) =
+            (switch("BASH_TMATE_DISABLE", false), switch("BASH_TMATE_SCENE", true), switch("BASH_TMATE_TRACE", false));
         let mut codes = |name: &str| {
             let value = set(name)?;
             let codes = parse_codes(&value);

@@ -17,6 +17,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "progress", "root", "sink", "store"]),
     // Processes, sockets and files of a session; the rest of `tmate` decides.
+    ("sys", &[]),
+    ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
+    ("supervise::processes", &[]),
+    ("supervise::signals", &[]),
+    ("supervise", &["supervise", "sys"]),
+    ("scene", &["bash"]),
     ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
     ("tmate", &["failure", "tmate"]),
     ("report", &["failure", "progress", "report", "sink", "store", "tmate"]),
@@ -25,7 +31,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Standard library and system-call modules that do input or output, which the pure modules must not name.
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
-const PURE: &[&str] = &["failure", "progress", "store", "root", "sink::link", "sink::receipt", "tmate"];
+const PURE: &[&str] =
+    &["failure", "progress", "store", "root", "sink::link", "sink::receipt", "bash", "supervise::signals", "tmate"];
 const BUT: &[&str] = &["store::query", "tmate::session"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

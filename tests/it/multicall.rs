@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::{Tree, call, chroot, folder, installed, names, nixkit, root_for};
 
-const VALID: &str = "hint: call it `nixkit`, or by the name of an applet: export-profile, start-tmate\n";
+const VALID: &str = "hint: call it `nixkit`, or by the name of an applet: export-profile, start-tmate, bash-tmate\n";
 
 /// Status, stdout and stderr.
 fn run(command: &mut Command) -> (i32, String, String) {
@@ -65,8 +65,8 @@ fn an_unknown_name_is_127_and_lists_the_valid_ones() {
 
 #[test]
 fn the_list_is_one_name_a_line() {
-    assert_eq!(run(program().arg("--list")), done("export-profile\nstart-tmate\n"));
-    assert_eq!(names(installed()), ["export-profile", "nixkit", "start-tmate"], "each has a symlink");
+    assert_eq!(run(program().arg("--list")), done("export-profile\nstart-tmate\nbash-tmate\n"));
+    assert_eq!(names(installed()), ["bash-tmate", "export-profile", "nixkit", "start-tmate"], "each has a symlink");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_different_file_is_replaced_by_force_alone() {
         assert_eq!(Tree::read(folder.path()), before);
         assert_eq!(install(folder.path(), true), done(""));
         assert_eq!(fs_err::read_link(&link).unwrap(), installed().join("nixkit"));
-        assert_eq!(names(folder.path()), ["export-profile", "start-tmate"]);
+        assert_eq!(names(folder.path()), ["bash-tmate", "export-profile", "start-tmate"]);
         fs_err::remove_file(&link).unwrap();
     }
 }
@@ -215,7 +215,7 @@ fn the_binary_runs_where_nothing_else_is() {
     let folder = folder();
     fs_err::copy(installed().join("nixkit"), folder.path().join("nixkit")).unwrap();
     let chroot = || chroot(folder.path());
-    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done("export-profile\nstart-tmate\n"));
+    assert_eq!(run(chroot().args(["/nixkit", "--list"])), done("export-profile\nstart-tmate\nbash-tmate\n"));
     let message = "nixkit: error: cannot find out where this program lies: \
                    no /proc/self/exe available. Is /proc mounted?\n";
     assert_eq!(run(chroot().args(["/nixkit", "--install", "/"])), refused(1, message));

@@ -106,7 +106,8 @@ fn options_count_as_they_stand_at_the_end() {
     ] {
         assert_eq!(parsed(given).set, expected, "{given}");
     }
-    for (given, expected) in [("x", true), ("-c x", true), ("", true), ("-i", false), ("-n x", false), ("--help", false)]
+    for (given, expected) in
+        [("x", true), ("-c x", true), ("", true), ("-i", false), ("-n x", false), ("--help", false)]
     {
         assert_eq!(parsed(given).runs_a_job(), expected, "{given}");
     }

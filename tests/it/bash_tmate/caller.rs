@@ -21,8 +21,11 @@ fn same(variables: &[(&str, &str)], reference: &[&str], words: &[&str], scenes: 
     }
     std::fs::create_dir(place.beside("home")).unwrap();
     std::fs::write(place.beside("home/.bash_profile"), "echo profile $-; [ x = y ] && echo no\n").unwrap();
-    std::fs::write(place.beside("env"), "echo env $- ${BASH_SOURCE[0]} $LINENO $#; declare e=1; [ x = y ] && echo no\n")
-        .unwrap();
+    std::fs::write(
+        place.beside("env"),
+        "echo env $- ${BASH_SOURCE[0]} $LINENO $#; declare e=1; [ x = y ] && echo no\n",
+    )
+    .unwrap();
     let stdin = place.beside("script.sh");
     for scene in scenes {
         place.variables.push(("BASH_TMATE_SCENE".into(), scene.into()));

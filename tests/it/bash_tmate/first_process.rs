@@ -100,9 +100,8 @@ fn a_session_runs_beside_the_first_process() {
     let first = child_of(unshare);
     let zombies = |parent| {
         let processes = nixkit::supervise::processes::all();
-        let is_zombie = |id| {
-            std::fs::read_to_string(format!("/proc/{id}/status")).is_ok_and(|status| status.contains("State:\tZ"))
-        };
+        let is_zombie =
+            |id| std::fs::read_to_string(format!("/proc/{id}/status")).is_ok_and(|status| status.contains("State:\tZ"));
         processes.into_iter().filter(|process| process.parent == parent && is_zombie(process.id)).count()
     };
     until(|| zombies(first) == 0);

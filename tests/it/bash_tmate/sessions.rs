@@ -102,9 +102,9 @@ fn whatever_happens_with_tmate_the_code_is_bashs() {
         fails(session(&fake).env(variable, value), words);
     }
     for (files, words) in [
-        (&[("lines", "Connecting to h...")][..], "no session through `h`"),
+        (&[("lines", "Connecting to h...")][..], "no session through"),
         (&[("lines", "x"), ("exit", "1"), ("fail", "")], "tmate could not start a session"),
-        (&[("lines", "Connecting to h..."), ("hang", "")], "no session through `h`"),
+        (&[("lines", "Connecting to h..."), ("hang", "")], "no session through"),
     ] {
         let fake = Fake::new(files);
         fails(session(&fake), words);
@@ -121,7 +121,8 @@ fn a_full_disk_or_none_changes_nothing() {
     let full = place.path().join("full");
     std::fs::create_dir(&full).unwrap();
     // It has room for nothing, once its inodes are used.
-    let mount = format!("mount -t tmpfs -o size=4k,nr_inodes=1 tmpfs {0}; export TMPDIR={0}; exec \"$@\"", full.display());
+    let mount =
+        format!("mount -t tmpfs -o size=4k,nr_inodes=1 tmpfs {0}; export TMPDIR={0}; exec \"$@\"", full.display());
     let builder = session(&fake).under(["unshare", "--mount", "--propagation", "private", "sh", "-c", &mount, "sh"]);
     let (ended, stderr) = builder.args(["-c", "exit 43"]).start().finish();
     assert_eq!(ended, 43, "{stderr:?}");

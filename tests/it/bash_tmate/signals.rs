@@ -1,6 +1,6 @@
 //! What is sent to `bash-tmate` reaches bash and what it runs, once; nothing is left, and there is no session.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
