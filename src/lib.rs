@@ -23,6 +23,13 @@
 //!                    pure                                                     pure           act
 //! ```
 //!
+//! `bash-tmate` is that after something else:
+//!
+//! ```text
+//! argv ──bash::invocation──▶ Invocation ──sys──▶ bash ──supervise──▶ Outcome ──bash::account, bash::replay──▶ session ▶ exit status
+//!       pure                             starts        signals                pure
+//! ```
+//!
 //! Each arrow is one function from one named type to the next, and an applet's `run` is that chain:
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
@@ -37,7 +44,8 @@
 //! [`sink::receipt`] are pure: no input or output, apart from [`store::query`], which alone asks Nix and reads
 //! profiles. So are [`channel`] and [`registry`], apart from [`channel::source`] and [`registry::skopeo`], which ask,
 //! and of [`update`] what decides. [`dockerfile`] and [`pins`] do not know each other: the applet brings them together.
-//! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. [`sink`] knows what to write, not
+//! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. [`bash`] is pure; [`scene`] holds
+//! its files in memory, and [`supervise`] the process. [`sys`] alone has unsafe code. [`sink`] knows what to write, not
 //! why. The test `architecture` reads the `use` lines and holds this table.
 //!
 //! # An image
@@ -57,6 +65,8 @@
 //! - Something that every root has beside its store: a row of the table in `root::complete`, and in the README's.
 //! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
 //! - A fact about a closure, such as what would go with what: [`closure::Graph`], said by `report::sizes`.
+//! - An option of bash that matters: [`bash::invocation`], with rows in its tests and in
+//!   `tests/it/bash_tmate/caller.rs`. Something a script might notice: a row in `tests/it/bash_tmate/scripts.rs`.
 //! - A line of tmate's that has a meaning: [`tmate::log`]. Another end of a session: [`tmate::clock`].
 //! - A setting of a container: a field of [`oci::Settings`] with its rule, and an option of `export-image`.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside

@@ -9,7 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid};
 use rustix::process::{WaitOptions, WaitStatus};
 
-use self::signals::{Action, FORWARDED, Sender, action, ends_the_job};
+use self::signals::{Action, FORWARDED, Sender, action, ends_the_job, for_child};
 use crate::sys;
 
 /// How a process ended.
@@ -180,7 +180,7 @@ fn send_to_all(shell: Pid, signal: Signal) -> Option<Ending> {
     let children = processes::children(shell.as_raw());
     send(shell, signal);
     for child in children {
-        send(Pid::from_raw(child), signal);
+        send(Pid::from_raw(child.id), for_child(signal, child.is_subshell));
     }
     send(shell, Signal::SIGCONT);
     None

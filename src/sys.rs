@@ -115,14 +115,12 @@ pub fn spawn(program: &Program<'_>, mask: &SigSet) -> Result<Pid, NotStarted> {
         ForkResult::Parent { child } => {
             drop(writing);
             let mut number = [0; 4];
-            match File::from(reading).read_exact(&mut number) {
+            if File::from(reading).read_exact(&mut number).is_err() {
                 // The pipe closed: the program runs.
-                Err(_) => Ok(child),
-                Ok(()) => {
-                    let _ = nix::sys::wait::waitpid(child, None);
-                    Err(NotStarted::Exec(Errno::from_raw(i32::from_ne_bytes(number))))
-                }
+                return Ok(child);
             }
+            let _ = nix::sys::wait::waitpid(child, None);
+            Err(NotStarted::Exec(Errno::from_raw(i32::from_ne_bytes(number))))
         }
     }
 }

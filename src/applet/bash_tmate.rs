@@ -35,10 +35,10 @@ pub(super) fn command() -> clap::Command {
         .arg(words)
 }
 
-pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
+pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
     let settings = Settings::new(|name| std::env::var_os(name));
     let (name, login) = names_for_bash(&std::env::args_os().next().unwrap_or_default());
-    let invocation = invocation::parse(name, argv.get(1..).unwrap_or_default(), login);
+    let invocation = invocation::parse(name, &argv.split_off(argv.len().min(1)), login);
     let first = is_first_process();
     let may_fail = invocation.runs_a_job() && !settings.disable && !isatty(std::io::stdin()).unwrap_or(false);
     if !may_fail && !first {
@@ -127,14 +127,12 @@ fn set_stage(invocation: &Invocation, trace: bool) -> Result<Stage, &'static str
         from_network: ["SSH_CLIENT", "SSH2_CLIENT"].iter().any(|name| variable(name).is_some()) || stdin_is_a_socket(),
         set_user_id: getuid() != geteuid() || getgid() != getegid(),
     };
-    match obstacle(&situation) {
-        Some(why) => Err(why),
-        // `initialize_shell_variables` in bash's variables.c.
-        None => {
-            let last_argument = variable("_").unwrap_or_else(|| invocation.name.clone());
-            Stage::set(bash_env.as_deref(), &last_argument, trace)
-        }
+    if let Some(why) = obstacle(&situation) {
+        return Err(why);
     }
+    // `initialize_shell_variables` in bash's variables.c.
+    let last_argument = variable("_").unwrap_or_else(|| invocation.name.clone());
+    Stage::set(bash_env.as_deref(), &last_argument, trace)
 }
 
 fn is_unreadable(file: &OsStr) -> bool {

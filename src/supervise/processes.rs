@@ -40,25 +40,35 @@ fn identity(id: i32) -> Option<(std::path::PathBuf, Vec<u8>)> {
     Some((program, arguments))
 }
 
+/// A process that a shell has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Its number.
+    pub id: i32,
+    /// It is a part of the shell that runs as a process of its own, and has executed nothing.
+    pub is_subshell: bool,
+}
+
 /// The direct children of `shell`, and those of its subshells, which a shell waits for in the same way.
-pub fn children(shell: i32) -> Vec<i32> {
+pub fn children(shell: i32) -> Vec<Child> {
     let own = identity(shell);
     below(shell, &all(), |id| own.is_some() && identity(id) == own)
 }
 
 /// Children of `shell` in `processes`, and of those children that are subshells.
-fn below(shell: i32, processes: &[Process], is_subshell: impl Fn(i32) -> bool) -> Vec<i32> {
-    let mut found: Vec<i32> = Vec::new();
+fn below(shell: i32, processes: &[Process], is_subshell: impl Fn(i32) -> bool) -> Vec<Child> {
+    let mut found: Vec<Child> = Vec::new();
     let mut shells = vec![shell];
-    while let Some(shell) = shells.pop() {
-        for process in processes.iter().filter(|process| process.parent == shell) {
+    while let Some(parent) = shells.pop() {
+        for &Process { id, .. } in processes.iter().filter(|process| process.parent == parent) {
             // `/proc` is no snapshot: a number that is used again must not lead round in a circle.
-            if process.id == shell || found.contains(&process.id) {
+            if id == shell || found.iter().any(|child| child.id == id) {
                 continue;
             }
-            found.push(process.id);
-            if is_subshell(process.id) {
-                shells.push(process.id);
+            let is_subshell = is_subshell(id);
+            found.push(Child { id, is_subshell });
+            if is_subshell {
+                shells.push(id);
             }
         }
     }
@@ -93,12 +103,16 @@ mod tests {
     fn children_of_subshells_count_and_no_others() {
         let processes = [(1, 0), (10, 1), (20, 10), (21, 10), (30, 20), (31, 21), (40, 30), (50, 1)]
             .map(|(id, parent)| Process { id, parent });
-        let mut found = below(10, &processes, |id| id == 21);
-        found.sort_unstable();
-        assert_eq!(found, [20, 21, 31]);
-        assert_eq!(below(50, &processes, |_| true), [0; 0]);
+        let found = |shell, is_subshell: fn(i32) -> bool| {
+            let mut found: Vec<_> =
+                below(shell, &processes, is_subshell).into_iter().map(|child| (child.id, child.is_subshell)).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(found(10, |id| id == 21), [(20, false), (21, true), (31, false)]);
+        assert_eq!(found(50, |_| true), []);
         let circle = [(2, 3), (3, 2)].map(|(id, parent)| Process { id, parent });
-        assert_eq!(below(2, &circle, |_| true), [3, 2]);
+        assert_eq!(below(2, &circle, |_| true), [Child { id: 3, is_subshell: true }]);
     }
 
     #[test]

@@ -69,6 +69,12 @@ pub fn action(signal: Signal, sender: Sender, leads: bool) -> Action {
     }
 }
 
+/// What a child gets when its shell gets `signal`. A bash that runs for a command substitution answers HUP by
+/// sending it to its whole process group (`termsig_handler` in bash's sig.c), which is the caller's too.
+pub fn for_child(signal: Signal, is_subshell: bool) -> Signal {
+    if is_subshell && signal == Signal::SIGHUP { Signal::SIGTERM } else { signal }
+}
+
 /// Whether `signal` says that nobody wants the job any more.
 pub fn ends_the_job(signal: Signal) -> bool {
     matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGTERM)
@@ -111,6 +117,18 @@ mod tests {
             (libc::SI_TKILL, Sender::Process),
         ] {
             assert_eq!(Sender::of(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn no_subshell_is_hung_up() {
+        for (signal, is_subshell, expected) in [
+            (Signal::SIGHUP, true, Signal::SIGTERM),
+            (Signal::SIGHUP, false, Signal::SIGHUP),
+            (Signal::SIGINT, true, Signal::SIGINT),
+            (Signal::SIGTERM, true, Signal::SIGTERM),
+        ] {
+            assert_eq!(for_child(signal, is_subshell), expected);
         }
     }
 

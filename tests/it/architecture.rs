@@ -33,6 +33,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
     // Processes, sockets and files of a session; the rest of `tmate` decides.
+    ("sys", &[]),
+    ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
+    ("supervise::processes", &[]),
+    ("supervise::signals", &[]),
+    ("supervise", &["supervise", "sys"]),
+    ("scene", &["bash"]),
     ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
     ("tmate", &["failure", "tmate"]),
     ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "tmate", "update"]),
@@ -64,6 +70,8 @@ const PURE: &[&str] = &[
     "update::judge",
     "update::moving",
     "update::receipt",
+    "bash",
+    "supervise::signals",
     "tmate",
 ];
 const BUT: &[&str] = &["store::query", "channel::source", "registry::skopeo", "tmate::session"];

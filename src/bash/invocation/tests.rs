@@ -1,3 +1,5 @@
+//! Tables of bash's command lines, and a law for all of them.
+
 use super::*;
 use proptest::prelude::*;
 

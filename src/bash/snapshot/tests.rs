@@ -1,3 +1,5 @@
+//! Snapshots and records, whole and damaged.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,34 +1,35 @@
 //! What is sent to `bash-tmate` reaches bash and what it runs, once; nothing is left, and there is no session.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
 use super::path_with;
-use crate::support::{Fake, folder, installed, script, until};
+use crate::support::{Fake, folder, installed, processes_of, script, until};
 
 /// A session that is asked for would be seen: the fake tmate says that it was called.
 fn fake() -> Fake {
     Fake::new(&[("link", "ssh x"), ("lines", "ssh session: ssh x")])
 }
 
-/// Runs `text`, which writes a line to the FIFO `ready` once it can be interrupted, and sends `signals` to
-/// `bash-tmate`. It must end with `status` and print nothing of its own.
+/// Runs `text`, and once it has started as many programs `sleep` as it has such words sends `signals` to
+/// `bash-tmate`. It must end with `status`, and print nothing but `stderr`.
+///
+/// Earlier than that bash itself would go on to wait for a program that nobody has told.
 fn interrupted(scene: &str, text: &str, signals: &[Signal], status: i32, stderr: &[&str]) {
     let fake = fake();
-    let place = folder();
-    let ready = place.path().join("ready");
-    nix::unistd::mkfifo(&ready, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let session = fake.session().bash().env("READY", &ready).env("BASH_TMATE_SCENE", scene).args(["-c", text]).start();
-    let mut line = String::new();
-    BufReader::new(std::fs::File::open(&ready).unwrap()).read_line(&mut line).unwrap();
+    let session = fake.session().bash().env("BASH_TMATE_SCENE", scene).args(["-c", text]).start();
+    let asleep = || processes_of(session.mark()).iter().filter(|(_, line)| line.starts_with("sleep ")).count();
+    until(|| asleep() == text.matches("sleep 1").count());
     for signal in signals {
         session.signal(*signal);
     }
     // Nor are there any processes: `finish` looks for them.
-    let (ended, said) = session.finish();
+    let (ended, mut said) = session.finish();
+    // What bash says of a program that it waited for.
+    said.retain(|line| line != "Terminated" && line != "Hangup");
     assert_eq!((ended, said.iter().map(String::as_str).collect::<Vec<_>>()), (status, stderr.to_vec()), "{text}");
     assert_eq!(fake.asked(), 0, "there was a session");
 }
@@ -41,19 +42,18 @@ fn three_signals_end_the_job_and_all_that_it_started() {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             let status = 128 + signal as i32;
             for text in [
-                "echo > $READY; sleep 1000",
-                "echo > $READY; exec sleep 1000",
-                "echo > $READY; sleep 1000; echo no",
-                "echo > $READY; sleep 1000 | sleep 1001; echo no",
-                "echo > $READY; (sleep 1000; echo no); echo no",
-                "echo > $READY; x=$(sleep 1000; echo no); echo no",
-                "while :; do echo > $READY; sleep 1000; done",
+                "sleep 1000",
+                "exec sleep 1000",
+                "sleep 1000; echo no",
+                "sleep 1000 | sleep 1001; echo no",
+                "(sleep 1000; echo no); echo no",
+                "x=$(sleep 1000; echo no); echo no",
+                "while :; do sleep 1000; done",
             ] {
                 interrupted(scene, text, &[signal], status, &[]);
             }
         }
-        interrupted(scene, "sleep 1000 & echo > $READY; wait", &[Signal::SIGTERM], 143, &[]);
-        interrupted(scene, "echo > $READY; sleep 1000", &[Signal::SIGINT, Signal::SIGTERM], 130, &[]);
+        interrupted(scene, "sleep 1000 & wait", &[Signal::SIGTERM], 143, &[]);
     }
 }
 
@@ -61,16 +61,16 @@ fn three_signals_end_the_job_and_all_that_it_started() {
 fn a_script_that_handles_a_signal_does_so_once() {
     for scene in SCENES {
         for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGINT, "INT"), (Signal::SIGHUP, "HUP")] {
-            let text = format!("trap 'echo got >&2; exit 7' {name}; echo > $READY; sleep 1000");
+            let text = format!("trap 'echo got >&2; exit 7' {name}; sleep 1000");
             interrupted(scene, &text, &[signal], 7, &["got"]);
             // It goes on, and then fails: nobody waits for it any more.
-            let text = format!("trap 'echo got >&2' {name}; echo > $READY; sleep 1000 || :; echo on >&2; exit 3");
+            let text = format!("trap 'echo got >&2' {name}; sleep 1000 || :; echo on >&2; exit 3");
             interrupted(scene, &text, &[signal], 3, &["got", "on"]);
         }
         // Others are passed on to bash, and are no reason to stop.
-        let text = "trap 'kill $!; echo got >&2' USR1; sleep 1000 & echo > $READY; wait || :; exit 0";
+        let text = "trap 'kill $!; echo got >&2' USR1; sleep 1000 & wait || :; exit 0";
         interrupted(scene, text, &[Signal::SIGUSR1], 0, &["got"]);
-        let text = "trap 'exit 6' TERM; echo > $READY; while :; do :; done";
+        let text = "trap 'exit 6' TERM; sleep 1000";
         interrupted(scene, text, &[Signal::SIGQUIT, Signal::SIGWINCH, Signal::SIGTERM], 6, &[]);
     }
 }
@@ -101,7 +101,7 @@ fn killed_it_takes_bash_with_it() {
     let session = fake.session().bash().env("READY", &ready).args(["-c", text]).start();
     std::fs::read(&ready).unwrap();
     let (_, mark) = session.kill();
-    until(|| crate::support::processes_of(&mark).is_empty());
+    until(|| processes_of(&mark).is_empty());
 }
 
 /// A job is stopped and goes on, as a shell that manages jobs does it.
