@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::chars::{Char, LineStarts, decode, from_text, is_blank};
 use super::expand::{Lexer, Problem};
-use super::scanner::{self, Instruction, Line, Script};
+use super::scanner::{self, Instruction, Line, Scanner, Script};
 use super::words::{Keyword, split_words};
 use super::{Meaning, Occurrence, Place, Reason, Refused};
 
@@ -93,19 +93,20 @@ impl Globals {
 
 /// Reads a whole Dockerfile. Fails where `docker build` would refuse it before it looks at the instructions.
 pub fn read(source: &[u8]) -> Result<Images, Refused> {
-    Ok(of(&scanner::scan(source)?, source))
+    let mut scanner = Scanner::new(source);
+    let mut reading = Reading::new(source);
+    while let Some(instruction) = scanner.next()? {
+        reading.read(&instruction, scanner.escape());
+    }
+    Ok(reading.images)
 }
 
 /// As [`read`], of a file that has been scanned.
 pub fn of(script: &Script<'_>, source: &[u8]) -> Images {
-    let mut reading = Reading {
-        globals: Globals::new(source.len()),
-        images: Images { stages: Vec::new(), occurrences: Vec::new(), refused: None },
-        names: HashMap::new(),
-        escape: script.escape,
-        lines: LineStarts::of(source),
-    };
-    script.instructions.iter().for_each(|instruction| reading.read(instruction));
+    let mut reading = Reading::new(source);
+    for instruction in &script.instructions {
+        reading.read(instruction, script.escape);
+    }
     reading.images
 }
 
@@ -114,17 +115,25 @@ struct Reading {
     images: Images,
     /// The first stage of each name.
     names: HashMap<String, usize>,
-    escape: u8,
     lines: LineStarts,
 }
 
 impl Reading {
-    fn read(&mut self, instruction: &Instruction<'_>) {
+    fn new(source: &[u8]) -> Self {
+        Self {
+            globals: Globals::new(source.len()),
+            images: Images { stages: Vec::new(), occurrences: Vec::new(), refused: None },
+            names: HashMap::new(),
+            lines: LineStarts::of(source),
+        }
+    }
+
+    fn read(&mut self, instruction: &Instruction<'_>, escape: u8) {
         match instruction.command.keyword {
-            Keyword::From if instruction.onbuild == 0 => self.from(instruction),
+            Keyword::From if instruction.onbuild == 0 => self.from(instruction, escape),
             Keyword::From => self.refuse(instruction, Reason::OnbuildFrom),
             Keyword::Arg if instruction.onbuild == 0 && self.images.stages.is_empty() => {
-                self.globals.define(instruction, self.escape);
+                self.globals.define(instruction, escape);
             }
             Keyword::Copy => self.flags(instruction, "--from=", Place::Copy),
             Keyword::Run => self.flags(instruction, "--mount=", Place::Mount),
@@ -136,7 +145,7 @@ impl Reading {
         self.images.refused.get_or_insert(Refused { line: instruction.lines.0, reason });
     }
 
-    fn from(&mut self, instruction: &Instruction<'_>) {
+    fn from(&mut self, instruction: &Instruction<'_>, escape: u8) {
         let line = &instruction.line;
         let words = split_at_blanks(&line.text, instruction.command.arguments.clone());
         let name = match words.as_slice() {
@@ -157,7 +166,7 @@ impl Reading {
         }
         let token = words[0].clone();
         let word = decode(&line.text[token.clone()], |at| line.place(token.start + at));
-        let (text, meaning) = match self.globals.expand(&word, self.escape) {
+        let (text, meaning) = match self.globals.expand(&word, escape) {
             Ok(text) => {
                 let reference: String = text.iter().map(|char| char.value).collect();
                 if reference.trim().is_empty() {

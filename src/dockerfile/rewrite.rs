@@ -166,18 +166,39 @@ fn read(source: &[u8], kind: Kind, image: &ImagePrefix) -> Result<Found, Refused
     }
 }
 
-/// The tags that the base images of a file have: whether one of them begins with a prefix decides whether
-/// the whole commit must be known.
-pub fn tags(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
-    let found = read(source, kind, wanted.image)?;
-    let (candidates, _) = candidates(&found, wanted)?;
-    Ok(candidates.iter().map(Candidate::tag).collect())
+/// A file that is read once, to be asked for its tags and then judged.
+pub struct Reading<'a> {
+    source: &'a [u8],
+    kind: Kind,
+    found: Found,
 }
 
-/// Judges a file. Nothing is written; the result is checked by reading it again.
+impl<'a> Reading<'a> {
+    /// Reads a file, in which `image` is the base image.
+    pub fn new(source: &'a [u8], kind: Kind, image: &ImagePrefix) -> Result<Self, Refusal> {
+        Ok(Self { source, kind, found: read(source, kind, image)? })
+    }
+
+    /// The tags that the base images of the file have: whether one of them begins with a prefix decides
+    /// whether the whole commit must be known.
+    pub fn tags(&self, wanted: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
+        let (candidates, _) = candidates(&self.found, wanted)?;
+        Ok(candidates.iter().map(Candidate::tag).collect())
+    }
+
+    /// Judges the file. Nothing is written; the result is checked by reading it again.
+    pub fn judge(&self, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
+        judge_found(self.source, self.kind, &self.found, wanted)
+    }
+}
+
+/// Reads and judges a file.
 pub fn judge(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
-    let found = read(source, kind, wanted.image)?;
-    let (candidates, left_alone) = candidates(&found, wanted)?;
+    Reading::new(source, kind, wanted.image)?.judge(wanted)
+}
+
+fn judge_found(source: &[u8], kind: Kind, found: &Found, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
+    let (candidates, left_alone) = candidates(found, wanted)?;
     let mut judgement = Judgement { left_alone, ..Judgement::default() };
     let lines = LineStarts::of(source);
     let mut edits: HashSet<Edit> = HashSet::new();
@@ -198,7 +219,7 @@ pub fn judge(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Judgement
         }
     }
     judgement.text = apply(source, edits.into_iter().collect()).ok_or(Refusal::Overlap)?;
-    check(&found, &expected, &judgement.text, kind, wanted.image)?;
+    check(found, &expected, &judgement.text, kind, wanted.image)?;
     Ok(judgement)
 }
 
