@@ -197,7 +197,10 @@ fn judge_all(arguments: &Arguments, voice: Voice) -> anyhow::Result<(Vec<Synced>
     for (job, wanted) in jobs.iter().zip(&wanted) {
         let reading = Reading::new(&job.source, job.kind, &job.image);
         let reading = reading.map_err(|refusal| explain(&job.path, &refusal))?;
-        tags.push(reading.tags(wanted).map_err(|refusal| explain(&job.path, &refusal))?);
+        // A whole commit needs no tag to be compared with.
+        let needs_tags = !job.pin.is_whole();
+        let found = if needs_tags { reading.tags(wanted) } else { Ok(Vec::new()) };
+        tags.push(found.map_err(|refusal| explain(&job.path, &refusal))?);
         readings.push(reading);
     }
     let all_tags: Vec<String> = tags.iter().flatten().cloned().collect();

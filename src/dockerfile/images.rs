@@ -95,7 +95,7 @@ impl Globals {
 pub fn read(source: &[u8]) -> Result<Images, Refused> {
     let mut scanner = Scanner::new(source);
     let mut reading = Reading::new(source);
-    while let Some(instruction) = scanner.next()? {
+    while let Some(instruction) = scanner.instruction()? {
         reading.read(&instruction, scanner.escape());
     }
     Ok(reading.images)
@@ -204,14 +204,14 @@ impl Reading {
             let value = &word[length..];
             let text = if place == Place::Mount { mounted_from(value) } else { Some(value.to_vec()) };
             let Some((first, last, text)) = text.and_then(|text| {
-                let (first, last) = (text.first()?.at?, text.last()?.at?);
+                let (first, last) = (text.first()?.at()?, text.last()?.at()?);
                 Some((first, last, text))
             }) else {
                 continue;
             };
             let line = &instruction.line;
-            let text: Vec<Char> =
-                text.iter().map(|char| Char { at: char.at.map(|at| line.place(at)), ..*char }).collect();
+            let in_the_file = |char: &Char| char.at().map_or(*char, |at| Char::new(char.value, line.place(at)));
+            let text: Vec<Char> = text.iter().map(in_the_file).collect();
             let reference: String = text.iter().map(|char| char.value).collect();
             let meaning = match self.names.get(&reference.to_lowercase()) {
                 Some(stage) => Meaning::Stage(*stage),

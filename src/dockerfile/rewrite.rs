@@ -3,6 +3,7 @@
 
 mod refusal;
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -200,11 +201,12 @@ pub fn judge(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Judgement
 fn judge_found(source: &[u8], kind: Kind, found: &Found, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
     let (candidates, left_alone) = candidates(found, wanted)?;
     let mut judgement = Judgement { left_alone, ..Judgement::default() };
-    let lines = LineStarts::of(source);
+    // Only what changes needs a line number.
+    let lines = OnceCell::new();
     let mut edits: HashSet<Edit> = HashSet::new();
     let mut expected: Vec<(&Occurrence, String)> = Vec::new();
     for candidate in &candidates {
-        let Some(change) = change(&lines, candidate, wanted)? else {
+        let Some(change) = change(&|| lines.get_or_init(|| LineStarts::of(source)), candidate, wanted)? else {
             judgement.in_step.push(candidate.kept());
             continue;
         };
@@ -301,7 +303,11 @@ fn leave_other_channels<'a>(
 }
 
 /// How a reference must change, if it must.
-fn change(lines: &LineStarts, candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<Option<Change>, Refusal> {
+fn change<'a>(
+    lines: &dyn Fn() -> &'a LineStarts,
+    candidate: &Candidate<'_>,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Change>, Refusal> {
     let Candidate { occurrence, text, reference, .. } = candidate;
     let line = occurrence.line;
     let shown = || text.iter().collect::<String>();
@@ -365,7 +371,11 @@ fn full_tag(candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<String, Re
 }
 
 /// Turns changed parts of the reference into edits of the file.
-fn finish(lines: &LineStarts, candidate: &Candidate<'_>, parts: &[(Range<usize>, String)]) -> Result<Change, Refusal> {
+fn finish<'a>(
+    lines: &dyn Fn() -> &'a LineStarts,
+    candidate: &Candidate<'_>,
+    parts: &[(Range<usize>, String)],
+) -> Result<Change, Refusal> {
     let Candidate { occurrence, text, reference, .. } = candidate;
     let mut new = String::new();
     let mut at = 0;
@@ -380,7 +390,7 @@ fn finish(lines: &LineStarts, candidate: &Candidate<'_>, parts: &[(Range<usize>,
     }
     new.extend(&text[at..]);
     let first = edits.iter().map(|edit| edit.range.start).min().unwrap_or(occurrence.span.start);
-    let line = lines.line(first);
+    let line = lines().line(first);
     let new_chars: Vec<char> = new.chars().collect();
     let name = |text: &[char]| text[..Reference::cut(text).repository.end].iter().collect();
     Ok(Change {
@@ -398,12 +408,12 @@ fn literal(occurrence: &Occurrence, part: &Range<usize>) -> Option<Range<usize>>
     let chars = &occurrence.text;
     if part.is_empty() {
         // Behind the character before it.
-        let end = chars.get(part.start.checked_sub(1)?)?.at? + 1;
+        let end = chars.get(part.start.checked_sub(1)?)?.at()? + 1;
         return Some(end..end);
     }
-    let start = chars[part.start].at?;
+    let start = chars[part.start].at()?;
     let is_in_one_piece =
-        (start..).zip(&chars[part.clone()]).all(|(at, char)| char.at == Some(at) && char.value.is_ascii());
+        (start..).zip(&chars[part.clone()]).all(|(at, char)| char.at() == Some(at) && char.value.is_ascii());
     is_in_one_piece.then(|| start..start + part.len())
 }
 

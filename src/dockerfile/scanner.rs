@@ -104,7 +104,7 @@ pub struct Scanner<'a> {
 pub fn scan(source: &[u8]) -> Result<Script<'_>, Refused> {
     let mut scanner = Scanner::new(source);
     let mut instructions = Vec::new();
-    while let Some(instruction) = scanner.next()? {
+    while let Some(instruction) = scanner.instruction()? {
         instructions.push(instruction);
     }
     Ok(Script { escape: scanner.escape(), instructions })
@@ -122,7 +122,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next instruction. Fails as [`scan`] does: only a file that is read to its end is not refused.
-    pub fn next(&mut self) -> Result<Option<Instruction<'a>>, Refused> {
+    pub fn instruction(&mut self) -> Result<Option<Instruction<'a>>, Refused> {
         while let Some((mut start, mut line)) = self.lines.next()? {
             let number = self.lines.number;
             if number == 1

@@ -62,7 +62,7 @@ impl Keyword {
 pub struct Command {
     /// Which instruction.
     pub keyword: Keyword,
-    /// Each leading `--flag`, without its quotes; [`Char::at`] is the offset in the joined line.
+    /// Each leading `--flag`, without its quotes; [`Char::at`] gives the offset in the joined line.
     pub flags: Vec<Vec<Char>>,
     /// What stands behind the flags, without white space at both ends.
     pub arguments: Range<usize>,
@@ -117,7 +117,7 @@ fn take_flags(line: &[u8], range: Range<usize>) -> (Vec<Vec<Char>>, Range<usize>
                 (b'\\', _) if at + 1 == range.end => {}
                 (byte, _) => {
                     at += usize::from(byte == b'\\');
-                    word.push(Char { value: char::from(line[at]), at: Some(at) });
+                    word.push(Char::new(char::from(line[at]), at));
                 }
             }
             at += 1;
