@@ -63,7 +63,8 @@ impl Globals {
         Self { values, steps: 0, most: STEPS.0 * size + STEPS.1 }
     }
 
-    fn expand(&mut self, word: &[Char], escape: u8) -> Result<Vec<Char>, Problem> {
+    /// The value of a word, and whether a variable in it is not set.
+    fn expand(&mut self, word: &[Char], escape: u8) -> Result<(Vec<Char>, bool), Problem> {
         if self.steps > self.most {
             return Err(Problem::TooLong);
         }
@@ -71,9 +72,9 @@ impl Globals {
         let lookup = |name: &str| values.get(name).map(Vec::as_slice);
         let mut lexer = Lexer::with_variables(word, char::from(escape), &lookup);
         let value = lexer.word();
-        let steps = lexer.steps;
+        let (steps, is_open) = (lexer.steps, !lexer.unset.is_empty());
         self.steps += steps;
-        value
+        value.map(|value| (value, is_open))
     }
 
     /// `ARG name=value …`: each value may use those before it. One that cannot be read is empty.
@@ -85,7 +86,7 @@ impl Globals {
             let Ok(name) = String::from_utf8(name) else { continue };
             let bytes: Vec<u8> = word[sign + 1..].iter().map(|&(byte, _)| byte).collect();
             let value = decode(&bytes, |at| line.place(word[sign + 1 + at].1));
-            let value = self.expand(&value, escape).unwrap_or_default();
+            let value = self.expand(&value, escape).map(|(value, _)| value).unwrap_or_default();
             self.values.insert(name, value);
         }
     }
@@ -167,9 +168,10 @@ impl Reading {
         let token = words[0].clone();
         let word = decode(&line.text[token.clone()], |at| line.place(token.start + at));
         let (text, meaning) = match self.globals.expand(&word, escape) {
-            Ok(text) => {
+            Ok((text, is_open)) => {
                 let reference: String = text.iter().map(|char| char.value).collect();
-                if reference.trim().is_empty() {
+                // With a variable that is not set it may be given by `--build-arg`.
+                if reference.trim().is_empty() && !is_open {
                     self.refuse(instruction, Reason::BlankImage);
                 }
                 let meaning = match self.names.get(&reference) {
