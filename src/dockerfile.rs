@@ -113,7 +113,7 @@ pub enum Reason {
     FromArguments,
     /// The name of a stage has characters that it may not have.
     StageName,
-    /// The image of a FROM is empty once its variables are replaced.
+    /// The image of a FROM is empty, whatever is given by `--build-arg`.
     BlankImage,
     /// `ONBUILD FROM`.
     OnbuildFrom,
@@ -133,7 +133,7 @@ impl fmt::Display for Reason {
             Self::NoEqualsSign => "a word of ENV or LABEL has no `=`",
             Self::FromArguments => "FROM requires either one or three arguments",
             Self::StageName => "the name of the build stage is invalid",
-            Self::BlankImage => "the image is empty once its variables are replaced",
+            Self::BlankImage => "the image is empty",
             Self::OnbuildFrom => "FROM is not allowed as an ONBUILD trigger",
         })
     }

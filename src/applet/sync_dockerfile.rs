@@ -14,7 +14,7 @@ use fs_err as fs;
 
 use crate::dockerfile::diff;
 use crate::dockerfile::reference::ImagePrefix;
-use crate::dockerfile::rewrite::{self, DigestRule, Kind, Refusal, Revision, Wanted};
+use crate::dockerfile::rewrite::{DigestRule, Kind, Reading, Refusal, Revision, Wanted};
 use crate::failure::{Usage, hinted, shown};
 use crate::pins::{self, Pin};
 use crate::report::sync::{Synced, are_in_step};
@@ -197,13 +197,20 @@ fn judge_all(arguments: &Arguments, voice: Voice) -> anyhow::Result<(Vec<Synced>
             digest: &digest,
         });
     }
+    let mut readings = Vec::new();
     let mut tags = Vec::new();
     for (job, wanted) in jobs.iter().zip(&wanted) {
-        tags.push(rewrite::tags(&job.source, job.kind, wanted).map_err(|refusal| explain(&job.path, &refusal))?);
+        let reading = Reading::new(&job.source, job.kind, &job.image);
+        let reading = reading.map_err(|refusal| explain(&job.path, &refusal))?;
+        // A whole commit needs no tag to be compared with.
+        let needs_tags = !job.pin.is_whole();
+        let found = if needs_tags { reading.tags(wanted) } else { Ok(Vec::new()) };
+        tags.push(found.map_err(|refusal| explain(&job.path, &refusal))?);
+        readings.push(reading);
     }
     let all_tags: Vec<String> = tags.iter().flatten().cloned().collect();
     let mut synced = Vec::new();
-    for ((job, mut wanted), tags) in jobs.iter().zip(wanted).zip(&tags) {
+    for (((job, reading), mut wanted), tags) in jobs.iter().zip(readings).zip(wanted).zip(&tags) {
         let is_known = tags.iter().all(|tag| wanted.revision.is_named_by(tag));
         let whole = if is_known && (job.pin.is_whole() || !arguments.convert) {
             wanted.revision.clone()
@@ -211,8 +218,7 @@ fn judge_all(arguments: &Arguments, voice: Voice) -> anyhow::Result<(Vec<Synced>
             revision::whole(job, &all_tags, arguments, voice)?
         };
         wanted.revision = &whole;
-        let judgement =
-            rewrite::judge(&job.source, job.kind, &wanted).map_err(|refusal| explain(&job.path, &refusal))?;
+        let judgement = reading.judge(&wanted).map_err(|refusal| explain(&job.path, &refusal))?;
         let file = shown(&job.path);
         synced.push(Synced {
             diff: diff::unified(&file, &job.source, &judgement.text),

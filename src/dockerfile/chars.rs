@@ -1,19 +1,31 @@
 //! Characters as Go sees them in bytes that may be no UTF-8, each with its place in the file.
 //! It must never decide what a character means to a Dockerfile.
 
+use std::num::NonZeroU32;
+
 /// A character and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Char {
     /// The character; U+FFFD for a byte that is no UTF-8, as in Go.
     pub value: char,
-    /// The offset of its first byte in the file; `None` where it stands nowhere in it.
-    pub at: Option<usize>,
+    /// The offset of its first byte in the file, and one; 8 bytes in all, of which a file needs millions.
+    after: Option<NonZeroU32>,
 }
 
 impl Char {
+    /// A character whose first byte is at this offset. Beyond 4 GiB it stands nowhere, and cannot be changed.
+    pub fn new(value: char, at: usize) -> Self {
+        Self { value, after: u32::try_from(at).ok().and_then(|at| NonZeroU32::MIN.checked_add(at)) }
+    }
+
     /// A character that stands nowhere in the file.
     pub const fn nowhere(value: char) -> Self {
-        Self { value, at: None }
+        Self { value, after: None }
+    }
+
+    /// The offset of its first byte in the file; `None` where it stands nowhere in it.
+    pub fn at(self) -> Option<usize> {
+        self.after.and_then(|after| usize::try_from(after.get() - 1).ok())
     }
 }
 
@@ -44,11 +56,11 @@ pub fn decode(bytes: &[u8], place: impl Fn(usize) -> usize) -> Vec<Char> {
     let mut at = 0;
     for chunk in bytes.utf8_chunks() {
         for value in chunk.valid().chars() {
-            found.push(Char { value, at: Some(place(at)) });
+            found.push(Char::new(value, place(at)));
             at += value.len_utf8();
         }
         for _ in chunk.invalid() {
-            found.push(Char { value: char::REPLACEMENT_CHARACTER, at: Some(place(at)) });
+            found.push(Char::new(char::REPLACEMENT_CHARACTER, place(at)));
             at += 1;
         }
     }
@@ -141,7 +153,7 @@ mod tests {
 
     #[test]
     fn each_byte_that_is_no_utf8_is_a_character() {
-        let values = |bytes: &[u8]| decode(bytes, |at| at + 10).iter().map(|c| (c.value, c.at)).collect::<Vec<_>>();
+        let values = |bytes: &[u8]| decode(bytes, |at| at + 10).iter().map(|c| (c.value, c.at())).collect::<Vec<_>>();
         let bad = char::REPLACEMENT_CHARACTER;
         assert_eq!(values(b"a\xe2\x82b"), [('a', Some(10)), (bad, Some(11)), (bad, Some(12)), ('b', Some(13))]);
         assert_eq!(values("\u{fc}x".as_bytes()), [('\u{fc}', Some(10)), ('x', Some(12))]);

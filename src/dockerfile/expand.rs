@@ -69,6 +69,8 @@ pub struct Lexer<'a, 'v> {
 /// What has been read: all of it, and cut at white space that is not quoted.
 #[derive(Default)]
 struct Read {
+    /// Whether words are asked for at all.
+    splits: bool,
     all: Vec<Char>,
     words: Vec<Vec<Char>>,
     word: Vec<Char>,
@@ -76,12 +78,18 @@ struct Read {
 
 impl Read {
     fn split_at_spaces(&mut self, chars: &[Char]) {
-        for char in chars {
+        for char in chars.iter().filter(|_| self.splits) {
             if !char.value.is_whitespace() {
                 self.word.push(*char);
             } else if !self.word.is_empty() {
                 self.words.push(std::mem::take(&mut self.word));
             }
+        }
+    }
+
+    fn extend_word(&mut self, chars: &[Char]) {
+        if self.splits {
+            self.word.extend_from_slice(chars);
         }
     }
 
@@ -157,7 +165,8 @@ impl<'a, 'v> Lexer<'a, 'v> {
     }
 
     fn until_inner(&mut self, stop: Option<char>) -> Result<Read, Problem> {
-        let mut read = Read::default();
+        let splits = self.keeps_unset();
+        let mut read = Read { splits, ..Read::default() };
         while let Some(value) = self.peek() {
             if Some(value) == stop {
                 self.next();
@@ -175,19 +184,19 @@ impl<'a, 'v> Lexer<'a, 'v> {
                         '"' => self.double_quote()?,
                         _ => self.heredoc_sign(),
                     };
-                    read.word.extend(&chars);
+                    read.extend_word(&chars);
                     read.all.extend(chars);
                 }
                 _ => {
                     let Some(mut char) = self.next() else { break };
                     if value == self.escape() {
                         if self.raw_escapes {
-                            read.word.push(char);
+                            read.extend_word(&[char]);
                             read.all.push(char);
                         }
                         let Some(escaped) = self.next() else { break };
                         char = escaped;
-                        read.word.push(char);
+                        read.extend_word(&[char]);
                     } else {
                         read.split_at_spaces(&[char]);
                     }

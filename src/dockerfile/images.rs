@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::chars::{Char, LineStarts, decode, from_text, is_blank};
 use super::expand::{Lexer, Problem};
-use super::scanner::{self, Instruction, Line, Script};
+use super::scanner::{self, Instruction, Line, Scanner, Script};
 use super::words::{Keyword, split_words};
 use super::{Meaning, Occurrence, Place, Reason, Refused};
 
@@ -63,7 +63,8 @@ impl Globals {
         Self { values, steps: 0, most: STEPS.0 * size + STEPS.1 }
     }
 
-    fn expand(&mut self, word: &[Char], escape: u8) -> Result<Vec<Char>, Problem> {
+    /// The value of a word, and whether a variable in it is not set.
+    fn expand(&mut self, word: &[Char], escape: u8) -> Result<(Vec<Char>, bool), Problem> {
         if self.steps > self.most {
             return Err(Problem::TooLong);
         }
@@ -71,9 +72,9 @@ impl Globals {
         let lookup = |name: &str| values.get(name).map(Vec::as_slice);
         let mut lexer = Lexer::with_variables(word, char::from(escape), &lookup);
         let value = lexer.word();
-        let steps = lexer.steps;
+        let (steps, is_open) = (lexer.steps, !lexer.unset.is_empty());
         self.steps += steps;
-        value
+        value.map(|value| (value, is_open))
     }
 
     /// `ARG name=value …`: each value may use those before it. One that cannot be read is empty.
@@ -85,7 +86,7 @@ impl Globals {
             let Ok(name) = String::from_utf8(name) else { continue };
             let bytes: Vec<u8> = word[sign + 1..].iter().map(|&(byte, _)| byte).collect();
             let value = decode(&bytes, |at| line.place(word[sign + 1 + at].1));
-            let value = self.expand(&value, escape).unwrap_or_default();
+            let value = self.expand(&value, escape).map(|(value, _)| value).unwrap_or_default();
             self.values.insert(name, value);
         }
     }
@@ -93,19 +94,20 @@ impl Globals {
 
 /// Reads a whole Dockerfile. Fails where `docker build` would refuse it before it looks at the instructions.
 pub fn read(source: &[u8]) -> Result<Images, Refused> {
-    Ok(of(&scanner::scan(source)?, source))
+    let mut scanner = Scanner::new(source);
+    let mut reading = Reading::new(source);
+    while let Some(instruction) = scanner.instruction()? {
+        reading.read(&instruction, scanner.escape());
+    }
+    Ok(reading.images)
 }
 
 /// As [`read`], of a file that has been scanned.
 pub fn of(script: &Script<'_>, source: &[u8]) -> Images {
-    let mut reading = Reading {
-        globals: Globals::new(source.len()),
-        images: Images { stages: Vec::new(), occurrences: Vec::new(), refused: None },
-        names: HashMap::new(),
-        escape: script.escape,
-        lines: LineStarts::of(source),
-    };
-    script.instructions.iter().for_each(|instruction| reading.read(instruction));
+    let mut reading = Reading::new(source);
+    for instruction in &script.instructions {
+        reading.read(instruction, script.escape);
+    }
     reading.images
 }
 
@@ -114,17 +116,25 @@ struct Reading {
     images: Images,
     /// The first stage of each name.
     names: HashMap<String, usize>,
-    escape: u8,
     lines: LineStarts,
 }
 
 impl Reading {
-    fn read(&mut self, instruction: &Instruction<'_>) {
+    fn new(source: &[u8]) -> Self {
+        Self {
+            globals: Globals::new(source.len()),
+            images: Images { stages: Vec::new(), occurrences: Vec::new(), refused: None },
+            names: HashMap::new(),
+            lines: LineStarts::of(source),
+        }
+    }
+
+    fn read(&mut self, instruction: &Instruction<'_>, escape: u8) {
         match instruction.command.keyword {
-            Keyword::From if instruction.onbuild == 0 => self.from(instruction),
+            Keyword::From if instruction.onbuild == 0 => self.from(instruction, escape),
             Keyword::From => self.refuse(instruction, Reason::OnbuildFrom),
             Keyword::Arg if instruction.onbuild == 0 && self.images.stages.is_empty() => {
-                self.globals.define(instruction, self.escape);
+                self.globals.define(instruction, escape);
             }
             Keyword::Copy => self.flags(instruction, "--from=", Place::Copy),
             Keyword::Run => self.flags(instruction, "--mount=", Place::Mount),
@@ -136,7 +146,7 @@ impl Reading {
         self.images.refused.get_or_insert(Refused { line: instruction.lines.0, reason });
     }
 
-    fn from(&mut self, instruction: &Instruction<'_>) {
+    fn from(&mut self, instruction: &Instruction<'_>, escape: u8) {
         let line = &instruction.line;
         let words = split_at_blanks(&line.text, instruction.command.arguments.clone());
         let name = match words.as_slice() {
@@ -157,10 +167,11 @@ impl Reading {
         }
         let token = words[0].clone();
         let word = decode(&line.text[token.clone()], |at| line.place(token.start + at));
-        let (text, meaning) = match self.globals.expand(&word, self.escape) {
-            Ok(text) => {
+        let (text, meaning) = match self.globals.expand(&word, escape) {
+            Ok((text, is_open)) => {
                 let reference: String = text.iter().map(|char| char.value).collect();
-                if reference.trim().is_empty() {
+                // With a variable that is not set it may be given by `--build-arg`.
+                if reference.trim().is_empty() && !is_open {
                     self.refuse(instruction, Reason::BlankImage);
                 }
                 let meaning = match self.names.get(&reference) {
@@ -195,14 +206,14 @@ impl Reading {
             let value = &word[length..];
             let text = if place == Place::Mount { mounted_from(value) } else { Some(value.to_vec()) };
             let Some((first, last, text)) = text.and_then(|text| {
-                let (first, last) = (text.first()?.at?, text.last()?.at?);
+                let (first, last) = (text.first()?.at()?, text.last()?.at()?);
                 Some((first, last, text))
             }) else {
                 continue;
             };
             let line = &instruction.line;
-            let text: Vec<Char> =
-                text.iter().map(|char| Char { at: char.at.map(|at| line.place(at)), ..*char }).collect();
+            let in_the_file = |char: &Char| char.at().map_or(*char, |at| Char::new(char.value, line.place(at)));
+            let text: Vec<Char> = text.iter().map(in_the_file).collect();
             let reference: String = text.iter().map(|char| char.value).collect();
             let meaning = match self.names.get(&reference.to_lowercase()) {
                 Some(stage) => Meaning::Stage(*stage),

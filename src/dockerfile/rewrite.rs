@@ -3,6 +3,7 @@
 
 mod refusal;
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -166,24 +167,46 @@ fn read(source: &[u8], kind: Kind, image: &ImagePrefix) -> Result<Found, Refused
     }
 }
 
-/// The tags that the base images of a file have: whether one of them begins with a prefix decides whether
-/// the whole commit must be known.
-pub fn tags(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
-    let found = read(source, kind, wanted.image)?;
-    let (candidates, _) = candidates(&found, wanted)?;
-    Ok(candidates.iter().map(Candidate::tag).collect())
+/// A file that is read once, to be asked for its tags and then judged.
+pub struct Reading<'a> {
+    source: &'a [u8],
+    kind: Kind,
+    found: Found,
 }
 
-/// Judges a file. Nothing is written; the result is checked by reading it again.
+impl<'a> Reading<'a> {
+    /// Reads a file, in which `image` is the base image.
+    pub fn new(source: &'a [u8], kind: Kind, image: &ImagePrefix) -> Result<Self, Refusal> {
+        Ok(Self { source, kind, found: read(source, kind, image)? })
+    }
+
+    /// The tags that the base images of the file have: whether one of them begins with a prefix decides
+    /// whether the whole commit must be known.
+    pub fn tags(&self, wanted: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
+        let (candidates, _) = candidates(&self.found, wanted)?;
+        Ok(candidates.iter().map(Candidate::tag).collect())
+    }
+
+    /// Judges the file. Nothing is written; the result is checked by reading it again.
+    pub fn judge(&self, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
+        judge_found(self.source, self.kind, &self.found, wanted)
+    }
+}
+
+/// Reads and judges a file.
 pub fn judge(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
-    let found = read(source, kind, wanted.image)?;
-    let (candidates, left_alone) = candidates(&found, wanted)?;
+    Reading::new(source, kind, wanted.image)?.judge(wanted)
+}
+
+fn judge_found(source: &[u8], kind: Kind, found: &Found, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
+    let (candidates, left_alone) = candidates(found, wanted)?;
     let mut judgement = Judgement { left_alone, ..Judgement::default() };
-    let lines = LineStarts::of(source);
+    // Only what changes needs a line number.
+    let lines = OnceCell::new();
     let mut edits: HashSet<Edit> = HashSet::new();
     let mut expected: Vec<(&Occurrence, String)> = Vec::new();
     for candidate in &candidates {
-        let Some(change) = change(&lines, candidate, wanted)? else {
+        let Some(change) = change(&|| lines.get_or_init(|| LineStarts::of(source)), candidate, wanted)? else {
             judgement.in_step.push(candidate.kept());
             continue;
         };
@@ -198,7 +221,7 @@ pub fn judge(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Judgement
         }
     }
     judgement.text = apply(source, edits.into_iter().collect()).ok_or(Refusal::Overlap)?;
-    check(&found, &expected, &judgement.text, kind, wanted.image)?;
+    check(found, &expected, &judgement.text, kind, wanted.image)?;
     Ok(judgement)
 }
 
@@ -280,7 +303,11 @@ fn leave_other_channels<'a>(
 }
 
 /// How a reference must change, if it must.
-fn change(lines: &LineStarts, candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<Option<Change>, Refusal> {
+fn change<'a>(
+    lines: &dyn Fn() -> &'a LineStarts,
+    candidate: &Candidate<'_>,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Change>, Refusal> {
     let Candidate { occurrence, text, reference, .. } = candidate;
     let line = occurrence.line;
     let shown = || text.iter().collect::<String>();
@@ -344,7 +371,11 @@ fn full_tag(candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<String, Re
 }
 
 /// Turns changed parts of the reference into edits of the file.
-fn finish(lines: &LineStarts, candidate: &Candidate<'_>, parts: &[(Range<usize>, String)]) -> Result<Change, Refusal> {
+fn finish<'a>(
+    lines: &dyn Fn() -> &'a LineStarts,
+    candidate: &Candidate<'_>,
+    parts: &[(Range<usize>, String)],
+) -> Result<Change, Refusal> {
     let Candidate { occurrence, text, reference, .. } = candidate;
     let mut new = String::new();
     let mut at = 0;
@@ -359,7 +390,7 @@ fn finish(lines: &LineStarts, candidate: &Candidate<'_>, parts: &[(Range<usize>,
     }
     new.extend(&text[at..]);
     let first = edits.iter().map(|edit| edit.range.start).min().unwrap_or(occurrence.span.start);
-    let line = lines.line(first);
+    let line = lines().line(first);
     let new_chars: Vec<char> = new.chars().collect();
     let name = |text: &[char]| text[..Reference::cut(text).repository.end].iter().collect();
     Ok(Change {
@@ -377,12 +408,12 @@ fn literal(occurrence: &Occurrence, part: &Range<usize>) -> Option<Range<usize>>
     let chars = &occurrence.text;
     if part.is_empty() {
         // Behind the character before it.
-        let end = chars.get(part.start.checked_sub(1)?)?.at? + 1;
+        let end = chars.get(part.start.checked_sub(1)?)?.at()? + 1;
         return Some(end..end);
     }
-    let start = chars[part.start].at?;
+    let start = chars[part.start].at()?;
     let is_in_one_piece =
-        (start..).zip(&chars[part.clone()]).all(|(at, char)| char.at == Some(at) && char.value.is_ascii());
+        (start..).zip(&chars[part.clone()]).all(|(at, char)| char.at() == Some(at) && char.value.is_ascii());
     is_in_one_piece.then(|| start..start + part.len())
 }
 

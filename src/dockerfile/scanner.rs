@@ -91,58 +91,87 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// Reads a file one instruction after the other.
+pub struct Scanner<'a> {
+    lines: Lines<'a>,
+    directives: Directives,
+    /// Whether there was an instruction yet.
+    any: bool,
+}
+
 /// Cuts `source` into instructions. Fails where `docker build` would refuse the whole file before it
 /// looks at a single instruction.
 pub fn scan(source: &[u8]) -> Result<Script<'_>, Refused> {
-    let mut lines = Lines { source, at: 0, number: 0 };
-    let mut directives = Directives::default();
+    let mut scanner = Scanner::new(source);
     let mut instructions = Vec::new();
-    while let Some((mut start, mut line)) = lines.next()? {
-        if lines.number == 1
-            && let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK)
-        {
-            line = rest;
-            start += BYTE_ORDER_MARK.len();
+    while let Some(instruction) = scanner.instruction()? {
+        instructions.push(instruction);
+    }
+    Ok(Script { escape: scanner.escape(), instructions })
+}
+
+impl<'a> Scanner<'a> {
+    /// A scanner at the beginning of `source`.
+    pub fn new(source: &'a [u8]) -> Self {
+        Self { lines: Lines { source, at: 0, number: 0 }, directives: Directives::default(), any: false }
+    }
+
+    /// The escape character, which is settled once there is an instruction.
+    pub fn escape(&self) -> u8 {
+        self.directives.escape()
+    }
+
+    /// The next instruction. Fails as [`scan`] does: only a file that is read to its end is not refused.
+    pub fn instruction(&mut self) -> Result<Option<Instruction<'a>>, Refused> {
+        while let Some((mut start, mut line)) = self.lines.next()? {
+            let number = self.lines.number;
+            if number == 1
+                && let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK)
+            {
+                line = rest;
+                start += BYTE_ORDER_MARK.len();
+            }
+            let trimmed = trim_start(trim_newline(line));
+            start += trim_newline(line).len() - trimmed.len();
+            let refused = |reason| Refused { line: number, reason };
+            self.directives.read(trimmed).map_err(refused)?;
+            let text = if is_comment(trimmed) { &[] } else { trimmed };
+            let (text, goes_on) = without_continuation(text, self.escape());
+            if text.is_empty() && !goes_on {
+                continue;
+            }
+            let line = self.joined(start, text, goes_on)?;
+            let (command, onbuild) = split(&line.text, self.escape()).map_err(refused)?;
+            let mut heredocs = 0;
+            if can_have_heredocs(&command, onbuild) {
+                for heredoc in heredoc::find(&line.text).map_err(refused)? {
+                    skip(&mut self.lines, &heredoc, number)?;
+                    heredocs += 1;
+                }
+            }
+            self.any = true;
+            let lines = (number, self.lines.number);
+            return Ok(Some(Instruction { lines, line, command, onbuild, heredocs }));
         }
-        let trimmed = trim_start(trim_newline(line));
-        start += trim_newline(line).len() - trimmed.len();
-        let number = lines.number;
-        directives.read(trimmed).map_err(|reason| Refused { line: number, reason })?;
-        let escape = directives.escape();
-        let text = if is_comment(trimmed) { &[] } else { trimmed };
-        let (text, mut goes_on) = without_continuation(text, escape);
-        if text.is_empty() && !goes_on {
-            continue;
-        }
+        if self.any { Ok(None) } else { Err(Refused { line: self.lines.number, reason: Reason::NoInstruction }) }
+    }
+
+    /// A first line together with those that continue it.
+    fn joined(&mut self, start: usize, text: &'a [u8], mut goes_on: bool) -> Result<Line<'a>, Refused> {
         let mut joined = Line { text: Cow::Borrowed(text), first: start, more: Vec::new() };
-        while goes_on && let Some((start, line)) = lines.next()? {
+        while goes_on && let Some((start, line)) = self.lines.next()? {
             let line = trim_newline(line);
             // Neither ends the instruction. (An empty one is deprecated.)
             if is_comment(line) || trim_start(line).is_empty() {
                 continue;
             }
             let text;
-            (text, goes_on) = without_continuation(line, escape);
+            (text, goes_on) = without_continuation(line, self.directives.escape());
             joined.more.push((joined.text.len(), start));
             joined.text.to_mut().extend_from_slice(text);
         }
-        let refused = |reason| Refused { line: number, reason };
-        let (command, onbuild) = split(&joined.text, escape).map_err(refused)?;
-        let heredocs = if can_have_heredocs(&command, onbuild) {
-            let found = heredoc::find(&joined.text).map_err(refused)?;
-            for heredoc in &found {
-                skip(&mut lines, heredoc, number)?;
-            }
-            found.len()
-        } else {
-            0
-        };
-        instructions.push(Instruction { lines: (number, lines.number), line: joined, command, onbuild, heredocs });
+        Ok(joined)
     }
-    if instructions.is_empty() {
-        return Err(Refused { line: lines.number, reason: Reason::NoInstruction });
-    }
-    Ok(Script { escape: directives.escape(), instructions })
 }
 
 /// Splits an instruction, and each `ONBUILD` before it.

@@ -51,7 +51,8 @@ impl Keyword {
             ("volume", Self::MaybeJson),
             ("healthcheck", Self::Healthcheck),
         ];
-        let found = table.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(name));
+        let found =
+            table.iter().find(|(word, _)| word.len() == name.len() && word.as_bytes().eq_ignore_ascii_case(name));
         found.map_or(Self::Other, |(_, keyword)| *keyword)
     }
 }
@@ -61,7 +62,7 @@ impl Keyword {
 pub struct Command {
     /// Which instruction.
     pub keyword: Keyword,
-    /// Each leading `--flag`, without its quotes; [`Char::at`] is the offset in the joined line.
+    /// Each leading `--flag`, without its quotes; [`Char::at`] gives the offset in the joined line.
     pub flags: Vec<Vec<Char>>,
     /// What stands behind the flags, without white space at both ends.
     pub arguments: Range<usize>,
@@ -116,7 +117,7 @@ fn take_flags(line: &[u8], range: Range<usize>) -> (Vec<Vec<Char>>, Range<usize>
                 (b'\\', _) if at + 1 == range.end => {}
                 (byte, _) => {
                     at += usize::from(byte == b'\\');
-                    word.push(Char { value: char::from(line[at]), at: Some(at) });
+                    word.push(Char::new(char::from(line[at]), at));
                 }
             }
             at += 1;
@@ -160,61 +161,83 @@ fn is_json_array(text: &[u8]) -> Result<bool, Reason> {
 
 /// `parseNameVal`: `name value`, or `name=value …`.
 fn check_pairs(arguments: &[u8], escape: u8) -> Result<(), Reason> {
-    let words = split_words(arguments, 0..arguments.len(), escape);
-    let has_sign = |word: &Vec<(u8, usize)>| word.iter().any(|&(byte, _)| byte == b'=');
-    match words.first() {
-        None => Ok(()),
-        Some(first) if !has_sign(first) => {
-            if arguments.iter().any(|&byte| is_blank(byte)) {
-                Ok(())
-            } else {
-                Err(Reason::NoValue)
-            }
+    let mut words = Words { line: arguments, at: 0, end: arguments.len(), escape, word: Vec::new() };
+    let mut is_first = true;
+    while let Some(word) = words.next() {
+        if word.iter().all(|&(byte, _)| byte != b'=') {
+            return match is_first {
+                true if arguments.iter().any(|&byte| is_blank(byte)) => Ok(()),
+                true => Err(Reason::NoValue),
+                false => Err(Reason::NoEqualsSign),
+            };
         }
-        Some(_) if words.iter().all(has_sign) => Ok(()),
-        Some(_) => Err(Reason::NoEqualsSign),
+        is_first = false;
     }
+    Ok(())
 }
 
-/// `parseWords`: words between white space, with quotes and escapes left in them. A byte at a time: what
-/// is no white space, quote or escape goes through as it is.
+/// The words of `line[range]`, with quotes and escapes left in them, and the place of each byte.
 pub fn split_words(line: &[u8], range: Range<usize>, escape: u8) -> Vec<Vec<(u8, usize)>> {
-    let mut words = Vec::new();
-    let mut at = range.start;
-    loop {
-        at = range.end - trim_start(&line[at..range.end]).len();
-        if at == range.end {
-            return words;
-        }
-        let mut word = Vec::new();
-        let mut quote = None;
-        let mut quoted = false;
-        while at < range.end {
-            let byte = line[at];
-            if quote.is_none() && trim_start(&line[at..range.end]).len() < range.end - at {
-                break;
+    let mut words = Words { line, at: range.start, end: range.end, escape, word: Vec::new() };
+    let mut found = Vec::new();
+    while let Some(word) = words.next() {
+        found.push(word.to_vec());
+    }
+    found
+}
+
+/// `parseWords`: words between white space. A byte at a time: what is no white space, quote or escape goes
+/// through as it is.
+struct Words<'a> {
+    line: &'a [u8],
+    at: usize,
+    end: usize,
+    escape: u8,
+    /// One buffer for all of them.
+    word: Vec<(u8, usize)>,
+}
+
+impl Words<'_> {
+    fn next(&mut self) -> Option<&[(u8, usize)]> {
+        let Self { line, at, end, escape, word } = self;
+        let (line, end, escape) = (*line, *end, *escape);
+        loop {
+            *at = end - trim_start(&line[*at..end]).len();
+            if *at == end {
+                return None;
             }
-            match quote {
-                Some(open) if byte == open => quote = None,
-                None if byte == b'\'' || byte == b'"' => {
-                    quote = Some(byte);
-                    quoted = true;
-                }
-                _ => {}
-            }
-            if byte == escape && quote != Some(b'\'') {
-                if at + 1 == range.end {
-                    at += 1;
+            word.clear();
+            let mut quote = None;
+            let mut quoted = false;
+            while *at < end {
+                let byte = line[*at];
+                // Only these bytes can begin white space.
+                let may_be_space = byte <= b' ' || byte >= 0xc2;
+                if quote.is_none() && may_be_space && trim_start(&line[*at..end]).len() < end - *at {
                     break;
                 }
-                word.push((byte, at));
-                at += 1;
+                match quote {
+                    Some(open) if byte == open => quote = None,
+                    None if byte == b'\'' || byte == b'"' => {
+                        quote = Some(byte);
+                        quoted = true;
+                    }
+                    _ => {}
+                }
+                if byte == escape && quote != Some(b'\'') {
+                    if *at + 1 == end {
+                        *at += 1;
+                        break;
+                    }
+                    word.push((byte, *at));
+                    *at += 1;
+                }
+                word.push((line[*at], *at));
+                *at += 1;
             }
-            word.push((line[at], at));
-            at += 1;
-        }
-        if quoted || !word.is_empty() {
-            words.push(word);
+            if quoted || !word.is_empty() {
+                return Some(&self.word);
+            }
         }
     }
 }

@@ -221,14 +221,21 @@ fn a_from_that_no_build_accepts_is_found_and_refused() {
         ("FROM a AS b c", Reason::FromArguments),
         ("FROM a AS 1b", Reason::StageName),
         ("FROM a AS b/c", Reason::StageName),
-        ("FROM $X", Reason::BlankImage),
+        ("ARG X=\nFROM $X", Reason::BlankImage),
         ("FROM ''", Reason::BlankImage),
         ("FROM a\nONBUILD FROM b", Reason::OnbuildFrom),
     ] {
         let refused = images::read(source.as_bytes()).unwrap().refused.map(|refused| refused.reason);
         assert_eq!(refused, Some(reason), "{source}");
     }
-    for source in ["FROM a AS B", "FROM a a\u{17f} b", "FROM a AS a-b_c.d", "FROM a AS x\nFROM b AS x"] {
+    for source in [
+        "FROM a AS B",
+        "FROM a a\u{17f} b",
+        "FROM a AS a-b_c.d",
+        "FROM a AS x\nFROM b AS x",
+        "ARG X\nFROM $X",
+        "FROM ${X:-}",
+    ] {
         assert_eq!(images::read(source.as_bytes()).unwrap().refused, None, "{source}");
     }
 }

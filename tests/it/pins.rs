@@ -263,3 +263,18 @@ fn pins_agree_where_neither_says_otherwise() {
         assert_eq!((own.agrees_with(&other), other.agrees_with(&own)), (agree, agree), "{own:?} {other:?}");
     }
 }
+
+/// The files beside this repository's tests, in the form that `tests/corpus/run` takes.
+#[test]
+fn each_fixture_gives_what_its_table_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pins");
+    let table = std::fs::read_to_string(folder.join("EXPECTED.tsv")).unwrap();
+    let mut checked = 0;
+    for row in table.lines().skip(1) {
+        let cells: Vec<&str> = row.split('\t').collect();
+        let pin = read(&std::fs::read(folder.join(cells[1])).unwrap(), "nixpkgs").unwrap();
+        assert_eq!((pin.revision.as_str(), pin.channel.as_deref().unwrap_or_default()), (cells[2], cells[3]), "{row}");
+        checked += 1;
+    }
+    assert_eq!(checked, 7);
+}
