@@ -20,7 +20,7 @@ pkgs.rustPlatform.buildRustPackage {
   };
   cargoLock.lockFile = ../Cargo.lock;
   # As in ../Makefile where rustup has no musl: this way nixpkgs' own rustc does it, from its binary cache.
-  RUSTFLAGS = "-C target-feature=+crt-static";
+  RUSTFLAGS = "-C target-feature=+crt-static -C relocation-model=static";
   buildInputs = [ pkgs.glibc.static ];
   cargoBuildFlags = [ "--bin" "nixkit" ];
   # The tests need root and engines: `make test`.
