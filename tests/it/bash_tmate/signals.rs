@@ -132,7 +132,7 @@ fn a_terminals_interrupt_arrives_once() {
     // The first INT ends the sleep; a second one would be counted before the next command has ended.
     script(
         &place.path().join("job"),
-        "exec $SHELL_UNDER_TEST -c 'trap \"echo int >> count\" INT; echo > ready; sleep 1000 || :; \
+        "exec $SHELL_UNDER_TEST -c 'trap \"echo int >> count\" INT; sh -c \"echo > ready; exec sleep 1000\" || :; \
          sleep 0.3; exit 4' </dev/null",
     );
     for shell in ["bash -eo pipefail", "bash-tmate"] {
