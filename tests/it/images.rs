@@ -215,6 +215,25 @@ fn images_for_several_platforms_become_one_under_one_name() {
 }
 
 #[test]
+fn runs_that_add_to_one_layout_at_once_lose_nothing() {
+    let (store, profile) = Store::with("small");
+    let folder = folder();
+    let out = folder.path().join("l");
+    let platforms = ["linux/amd64", "linux/arm64", "linux/386", "linux/riscv64"];
+    std::thread::scope(|scope| {
+        for platform in platforms {
+            let export = ImageExport::new(&store, &profile, &out).args(["--tag", "x", "--platform", platform]);
+            // The drafts of the others may still be there.
+            scope.spawn(move || assert_eq!(export.run().0, Some(0), "{platform}"));
+        }
+    });
+    let index = json(&out.join("index.json"));
+    let all = json(&blob(&out, &index["manifests"][0]["digest"]));
+    assert_eq!(all["manifests"].as_array().unwrap().len(), platforms.len(), "{all}");
+    skopeo(["inspect", "--raw", &format!("oci:{}:x", out.display())]);
+}
+
+#[test]
 fn an_image_of_another_program_under_the_name_gets_a_second_platform() {
     if !root_for("umoci") {
         return;
