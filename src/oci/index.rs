@@ -166,6 +166,7 @@ pub fn docker_manifest(config: &Digest, layers: &[Layer], tags: &[Tag]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn image(content: &str, platform: &str) -> Descriptor {
         let digest = Digest::of(content.as_bytes());
@@ -211,6 +212,23 @@ mod tests {
         ] {
             let error = Index::parse(bad.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(message), "{bad}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_change_of_an_index_is_read_or_refused(
+            at in any::<prop::sample::Index>(), put in prop::collection::vec(any::<u8>(), 0..4), drop in 0_usize..4,
+        ) {
+            let mut index = Index::default();
+            index.name(&tag("x"), image("a", "linux/arm/v7"));
+            let mut bytes = index.to_json().unwrap();
+            let at = at.index(bytes.len());
+            let end = (at + drop).min(bytes.len());
+            bytes.splice(at..end, put);
+            if let Ok(read) = Index::parse(&bytes) {
+                prop_assert_eq!(Index::parse(&read.to_json().unwrap()).unwrap(), read);
+            }
         }
     }
 
