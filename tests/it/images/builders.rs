@@ -91,7 +91,7 @@ fn same_files(reference: &Reference, root: &Path) {
 
 /// What an image made from `Dockerfile.example` has to do in Docker.
 fn judge(docker: &Docker, reference: &Reference, project: &Project, image: &str) {
-    let output = docker.run(image).output().unwrap();
+    let output = docker.run(&[], image, &[]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{GREETING}\n"));
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 
@@ -150,7 +150,7 @@ fn export_image_makes_the_same_image_without_a_builder() {
     let reference = Reference::get(docker, base.in_docker(docker), project);
     assert_eq!(docker.load(&reference.archive), format!("{}:latest", tag("exported")));
     let image = tag("exported");
-    let output = docker.run(&image).output().unwrap();
+    let output = docker.run(&[], &image, &[]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{GREETING}\n"));
     let root = folder();
     docker.unpack(&image, &root.path().join("root"));

@@ -141,9 +141,9 @@ impl Docker {
     }
 
     /// `docker run` without a network. The container is removed.
-    pub(crate) fn run(&self, image: &str) -> Command {
+    pub(crate) fn run(&self, options: &[&str], image: &str, words: &[&str]) -> Command {
         let mut command = self.command();
-        command.args(["run", "--rm", "--network", "none", image]);
+        command.args(["run", "--rm", "--network", "none"]).args(options).arg(image).args(words);
         command
     }
 
