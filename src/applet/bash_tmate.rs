@@ -26,12 +26,15 @@ const BASH_ENV: &str = "BASH_ENV";
 
 /// What it understands, for completions and manual pages: the words are bash's.
 pub(super) fn command() -> clap::Command {
+    let flag = |name, help| clap::Arg::new(name).long(name).action(clap::ArgAction::SetTrue).help(help);
     let words = clap::Arg::new("ARGUMENT").num_args(0..).help("As for bash").allow_hyphen_values(true);
     clap::Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .about("Run bash, and open a tmate session where it fails")
         .disable_help_flag(true)
         .disable_version_flag(true)
+        .arg(flag("help", "bash's own help"))
+        .arg(flag("version", "bash's version"))
         .arg(words)
 }
 

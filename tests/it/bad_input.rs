@@ -363,7 +363,7 @@ fn an_answer_of_nix_that_makes_no_sense_is_refused() {
         (
             "--query",
             "printf '\\377'",
-            "`nix-store` printed text that is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0".to_owned(),
+            "`nix-store --query --requisites` printed text that is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0".to_owned(),
         ),
         ("--query", "true", format!("`nix-store --query --requisites` did not answer for `{base_name}`")),
         (
