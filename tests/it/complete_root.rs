@@ -224,7 +224,7 @@ fn in_a_container_the_user_has_a_name_a_home_and_room_and_tls_works() {
     let asked = "{{.Config.User}} {{index .Config.Labels \"nixkit.sbom\"}}";
     let told = finish(docker.command().args(["image", "inspect", "--format", asked, &image]));
     assert_eq!(told, "7:7 /usr/share/sbom/nixkit.cdx.json");
-    let bill = finish(docker.run(&image).args(["cat", "/usr/share/sbom/nixkit.cdx.json"]));
+    let bill = finish(&mut docker.run(&[], &image, &["cat", "/usr/share/sbom/nixkit.cdx.json"]));
     assert_eq!(bill, fs_err::read_to_string(place.path().join("bill.json")).unwrap().trim_end());
 
     let says = |image: &str, options: &[&str], script: &str| {
