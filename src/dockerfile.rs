@@ -49,7 +49,7 @@ pub struct Occurrence {
 impl Occurrence {
     /// The reference as text.
     pub fn reference(&self) -> String {
-        self.text.iter().map(|char| char.value).collect()
+        chars::to_text(self.text.iter().map(|char| char.value))
     }
 }
 

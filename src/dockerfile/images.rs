@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::chars::{Char, LineStarts, decode, from_text, is_blank};
+use super::chars::{Char, LineStarts, decode, from_text, is_blank, to_text};
 use super::expand::{Lexer, Problem};
 use super::scanner::{self, Instruction, Line, Scanner, Script};
 use super::words::{Keyword, split_words};
@@ -169,7 +169,7 @@ impl Reading {
         let word = decode(&line.text[token.clone()], |at| line.place(token.start + at));
         let (text, meaning) = match self.globals.expand(&word, escape) {
             Ok((text, is_open)) => {
-                let reference: String = text.iter().map(|char| char.value).collect();
+                let reference = to_text(text.iter().map(|char| char.value));
                 // With a variable that is not set it may be given by `--build-arg`.
                 if reference.trim().is_empty() && !is_open {
                     self.refuse(instruction, Reason::BlankImage);
@@ -189,7 +189,7 @@ impl Reading {
             self.names.insert(name.clone(), stage);
         }
         let platform = instruction.command.flags.iter().find_map(|flag| {
-            let flag: String = flag.iter().map(|char| char.value).collect();
+            let flag = to_text(flag.iter().map(|char| char.value));
             flag.strip_prefix("--platform=").map(str::to_owned)
         });
         self.images.stages.push(Stage { name, platform, lines: instruction.lines });
@@ -214,7 +214,7 @@ impl Reading {
             let line = &instruction.line;
             let in_the_file = |char: &Char| char.at().map_or(*char, |at| Char::new(char.value, line.place(at)));
             let text: Vec<Char> = text.iter().map(in_the_file).collect();
-            let reference: String = text.iter().map(|char| char.value).collect();
+            let reference = to_text(text.iter().map(|char| char.value));
             let meaning = match self.names.get(&reference.to_lowercase()) {
                 Some(stage) => Meaning::Stage(*stage),
                 None => match reference.parse::<usize>() {
@@ -286,7 +286,7 @@ fn mounted_from(value: &[Char]) -> Option<Vec<Char>> {
     }
     fields.into_iter().find_map(|field| {
         let sign = field.iter().position(|char| char.value == '=')?;
-        let key: String = field[..sign].iter().map(|char| char.value).collect();
+        let key = to_text(field[..sign].iter().map(|char| char.value));
         key.eq_ignore_ascii_case("from").then(|| field[sign + 1..].to_vec())
     })
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 pub use refusal::Refusal;
 
-use super::chars::LineStarts;
+use super::chars::{LineStarts, to_text};
 use super::images::{self, Stage};
 use super::reference::{ImagePrefix, Reference};
 use super::{Meaning, Occurrence, Place, Refused, text};
@@ -138,7 +138,7 @@ struct Candidate<'a> {
 
 impl Candidate<'_> {
     fn part(&self, range: &Range<usize>) -> String {
-        self.text[range.clone()].iter().collect()
+        to_text(self.text[range.clone()].iter().copied())
     }
 
     fn tag(&self) -> String {
@@ -146,7 +146,7 @@ impl Candidate<'_> {
     }
 
     fn kept(&self) -> Kept {
-        Kept { line: self.occurrence.line, reference: self.text.iter().collect() }
+        Kept { line: self.occurrence.line, reference: to_text(self.text.iter().copied()) }
     }
 }
 
