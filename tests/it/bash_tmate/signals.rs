@@ -138,7 +138,8 @@ fn a_terminals_interrupt_arrives_once() {
     for shell in ["bash -eo pipefail", "bash-tmate"] {
         let _ = std::fs::remove_file(place.path().join("count"));
         let mut terminal = Command::new("script")
-            .args(["-qefc", "./job", "/dev/null"])
+            // `script` has $SHELL run it, and a shell that stays would be ended by the ctrl-C.
+            .args(["-qefc", "exec ./job", "/dev/null"])
             .env("SHELL_UNDER_TEST", shell)
             .env("PATH", path_with(installed()))
             .current_dir(place.path())

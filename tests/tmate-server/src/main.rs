@@ -25,6 +25,7 @@ mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
 use russh::{Channel, ChannelId};
@@ -267,6 +268,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config {
         keys: vec![russh::keys::load_secret_key(&key, None)?],
         inactivity_timeout: None,
+        // While it writes, tmate's libssh may take a message off the socket, and tmate sees it only when there
+        // is one more to read: without a word from here that is after 60 s.
+        keepalive_interval: Some(Duration::from_millis(200)),
+        keepalive_max: 0,
         nodelay: true,
         ..Config::default()
     };
