@@ -35,8 +35,7 @@ pub struct LineStarts(Vec<usize>);
 impl LineStarts {
     /// Finds them.
     pub fn of(source: &[u8]) -> Self {
-        let ends = source.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-        Self(ends.map(|(at, _)| at + 1).collect())
+        Self(memchr::memchr_iter(b'\n', source).map(|at| at + 1).collect())
     }
 
     /// The line of the byte at `offset`, from 1.

@@ -166,7 +166,8 @@ impl<'a, 'v> Lexer<'a, 'v> {
 
     fn until_inner(&mut self, stop: Option<char>) -> Result<Read, Problem> {
         let splits = self.keeps_unset();
-        let mut read = Read { splits, ..Read::default() };
+        let room = (self.input.len() - self.at).min(LONGEST);
+        let mut read = Read { splits, all: Vec::with_capacity(room), ..Read::default() };
         while let Some(value) = self.peek() {
             if Some(value) == stop {
                 self.next();

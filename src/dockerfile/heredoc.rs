@@ -19,7 +19,7 @@ pub struct Heredoc {
 /// A line whose quotes or variables do not come out even has none, as in `BuildKit`: only a word after `<<`
 /// that cannot be read is an error.
 pub fn find(line: &[u8]) -> Result<Vec<Heredoc>, Reason> {
-    if !line.windows(2).any(|pair| pair == b"<<") {
+    if memchr::memmem::find(line, b"<<").is_none() {
         return Ok(Vec::new());
     }
     let line = decode(line, |at| at);

@@ -79,7 +79,7 @@ impl<'a> Lines<'a> {
         if rest.is_empty() {
             return Ok(None);
         }
-        let end = rest.iter().position(|&byte| byte == b'\n');
+        let end = memchr::memchr(b'\n', rest);
         self.number += 1;
         if end.unwrap_or(rest.len()) > LONGEST_LINE {
             return Err(Refused { line: self.number, reason: Reason::LineTooLong });

@@ -9,6 +9,9 @@ use serde_json::value::RawValue;
 use super::Reason;
 use super::chars::{Char, is_blank, is_latin1_space, trim_end, trim_start};
 
+/// Characters that nearly every flag has room in.
+const FLAG_LENGTH: usize = 64;
+
 /// The instructions that are told apart here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keyword {
@@ -103,7 +106,7 @@ fn take_flags(line: &[u8], range: Range<usize>) -> (Vec<Vec<Char>>, Range<usize>
         if !line[at..range.end].starts_with(b"--") {
             return (flags, at..range.end);
         }
-        let mut word = Vec::new();
+        let mut word = Vec::with_capacity(FLAG_LENGTH.min(range.end - at));
         let mut quote = None;
         let mut quoted = false;
         while at < range.end && (quote.is_some() || !is_latin1_space(line[at])) {

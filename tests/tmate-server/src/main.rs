@@ -8,7 +8,7 @@
 //! | stdin | |
 //! |---|---|
 //! | `join`, `leave` | a mate comes, goes |
-//! | `type TEXT` | a mate types TEXT and enter |
+//! | `type TEXT` | a mate types TEXT and enter, and sees the line end |
 //! | `drop` | the connection is cut; the next one gets another token |
 //! | `away`, `back` | it is cut, and new ones are until `back` |
 //!
@@ -24,7 +24,7 @@
 mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
@@ -62,6 +62,8 @@ struct Shared {
     port: u16,
     tokens: AtomicU32,
     is_away: AtomicBool,
+    /// Line ends that the windows have shown.
+    lines_shown: AtomicUsize,
     session: Mutex<Option<(u32, Handle, ChannelId)>>,
 }
 
@@ -148,7 +150,14 @@ impl Shared {
                     let numbers = [-1, i64::from(u32::from(key))].map(Value::Number);
                     message(kind::IN_PANE_KEY, &numbers)
                 };
+                let before = self.lines_shown.load(Ordering::SeqCst);
                 self.send(keys.chars().chain(['\r']).map(key).collect()).await;
+                // While it writes, tmate's libssh may take keys off the socket, and tmate sees them only when
+                // there is more to read: without a word from here that is after 60 s.
+                while self.lines_shown.load(Ordering::SeqCst) == before && self.session.lock().await.is_some() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    self.send(vec![set("tmate_test", "")]).await;
+                }
             }
             ("drop", _) => self.cut().await,
             ("away", _) => {
@@ -179,7 +188,9 @@ impl Client {
                 say(&format!("windows {}", windows.len()));
             }
             [Value::Number(kind::OUT_PTY_DATA), _, output] => {
-                say(&format!("screen {}", escaped(&output.text())));
+                let text = output.text();
+                self.shared.lines_shown.fetch_add(text.matches('\n').count(), Ordering::SeqCst);
+                say(&format!("screen {}", escaped(&text)));
             }
             [Value::Number(kind::OUT_EXEC_CMD), name, words @ ..] if name.text().starts_with("set") => {
                 let words: Vec<_> = words.iter().map(Value::text).filter(|word| !word.starts_with('-')).collect();
@@ -268,10 +279,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config {
         keys: vec![russh::keys::load_secret_key(&key, None)?],
         inactivity_timeout: None,
-        // While it writes, tmate's libssh may take a message off the socket, and tmate sees it only when there
-        // is one more to read: without a word from here that is after 60 s.
-        keepalive_interval: Some(Duration::from_millis(200)),
-        keepalive_max: 0,
         nodelay: true,
         ..Config::default()
     };
@@ -282,6 +289,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         port,
         tokens: AtomicU32::new(1),
         is_away: AtomicBool::new(false),
+        lines_shown: AtomicUsize::new(0),
         session: Mutex::new(None),
     });
     tokio::spawn(serve(listener, Arc::clone(&shared), Arc::new(config)));
