@@ -69,12 +69,17 @@ fn when_the_last_one_leaves_the_clock_starts_again() {
     }
 }
 
+/// An end of the connection that libssh sees while it writes, tmate sees at its next write: there must be one.
+const TICKS: &str = "type while echo ti''ck; do sleep 0.5; done";
+
 #[test]
 fn after_a_lost_connection_the_new_link_is_said() {
     let mut server = TmateServer::start("plain");
     let mut session = server.session().args(["600"]).start();
     session.line("connect with");
     server.tell("join");
+    server.tell(TICKS);
+    server.shows("tick");
     server.tell("drop");
     session.line("the connection to the server is lost; tmate tries again");
     let line = session.line("connect with: ssh -p");
@@ -93,6 +98,8 @@ fn a_server_that_goes_for_good_does_not_keep_the_session() {
         let socket = session.folder().join("s");
         fs_err::metadata(socket).is_ok_and(|data| data.permissions().mode() & 0o100 != 0)
     });
+    server.tell(TICKS);
+    server.shows("tick");
     server.tell("away");
     session.line("the connection to the server is lost");
     session.ends(0, ["start-tmate: the session has ended: nobody was connected for 3 s"]);

@@ -17,9 +17,8 @@ use tempfile::TempDir;
 
 use super::{folder, installed, names};
 
-/// Nothing here takes as long on any machine: what does hangs. What libssh takes off the socket while it writes, be
-/// it the end of the connection, tmate sees at its next keepalive only, up to 60 s later.
-const LONGEST: Duration = Duration::from_mins(3);
+/// Nothing here takes as long on any machine: what does hangs.
+const LONGEST: Duration = Duration::from_mins(1);
 /// In the environment of `start-tmate` and all that comes of it.
 const MARK: &str = "NIXKIT_TEST_SESSION";
 

@@ -8,7 +8,7 @@
 //! | stdin | |
 //! |---|---|
 //! | `join`, `leave` | a mate comes, goes |
-//! | `type TEXT` | a mate types TEXT and enter, and sees the line end |
+//! | `type TEXT` | a mate types TEXT and enter |
 //! | `drop` | the connection is cut; the next one gets another token |
 //! | `away`, `back` | it is cut, and new ones are until `back` |
 //!
@@ -141,7 +141,16 @@ impl Shared {
         messages
     }
 
-    async fn obey(&self, line: &str) {
+    /// While it writes, tmate's libssh may take keys off the socket, and tmate sees them only when there is more
+    /// to read: without a word from here, until they have ended a line, that is after 60 s.
+    async fn remind(self: Arc<Self>, lines_before: usize) {
+        while self.lines_shown.load(Ordering::SeqCst) == lines_before && self.session.lock().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            self.send(vec![set("tmate_test", "")]).await;
+        }
+    }
+
+    async fn obey(self: &Arc<Self>, line: &str) {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("join", _) => self.send(self.mate(true)).await,
             ("leave", _) => self.send(self.mate(false)).await,
@@ -152,12 +161,7 @@ impl Shared {
                 };
                 let before = self.lines_shown.load(Ordering::SeqCst);
                 self.send(keys.chars().chain(['\r']).map(key).collect()).await;
-                // While it writes, tmate's libssh may take keys off the socket, and tmate sees them only when
-                // there is more to read: without a word from here that is after 60 s.
-                while self.lines_shown.load(Ordering::SeqCst) == before && self.session.lock().await.is_some() {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    self.send(vec![set("tmate_test", "")]).await;
-                }
+                tokio::spawn(Arc::clone(self).remind(before));
             }
             ("drop", _) => self.cut().await,
             ("away", _) => {
