@@ -112,7 +112,7 @@ fn scale_table(stage: &Stage) -> String {
         let wall = quartiles(&wall)?;
         let peak = quartiles(&stage.peaks(way, entries))?;
         Some(vec![
-            format!("**{}**", way.label()),
+            if way.is_ours() { format!("**{}**", way.label()) } else { way.label().to_owned() },
             thousands(entries),
             seconds(wall.median),
             format!("{}–{}", seconds(wall.low), seconds(wall.high)),
@@ -123,6 +123,21 @@ fn scale_table(stage: &Stage) -> String {
     let cells = ways.iter().flat_map(|way| sizes.iter().map(move |entries| (*way, *entries)));
     let head = ["way", "entries", "wall, s", "quartiles", "µs per entry", "peak, MiB"];
     text += &rows(&head, cells.filter_map(row));
+    for (ours, limit) in [(Way::OursHardlink, Way::LimitHardlink), (Way::OursCopy, Way::LimitCopy)] {
+        let grown = |way| quartiles(&stage.growth(way)).map(spread);
+        let largest = sizes.last().copied().unwrap_or(0);
+        let ratio = quartiles(&stage.ratios_at(ours, limit, largest));
+        if let (Some(own), Some(loops), Some(ratio)) = (grown(ours), grown(limit), ratio) {
+            let near = if ratio.median <= NEAR_LIMIT { "within" } else { "not within" };
+            text += &format!(
+                "\nTime per entry at the larger size, against the smaller: `{}` {own}, the bare loop {loops}. With {} \
+                 entries the one takes {} of the other's time, {near} {NEAR_LIMIT} of it.\n",
+                ours.label(),
+                thousands(largest),
+                spread(ratio)
+            );
+        }
+    }
     text + "\n"
 }
 
@@ -157,7 +172,7 @@ fn spread(quartiles: Quartiles) -> String {
 }
 
 /// A number with as many digits as say something.
-fn figure(number: f64) -> String {
+pub(crate) fn figure(number: f64) -> String {
     let decimals = match number.abs() {
         below if below < 0.1 => 3,
         below if below < 10.0 => 2,
@@ -209,12 +224,20 @@ mod tests {
             run(1, 0, Way::OursCopy, 3.0),
             run(1, 0, Way::Tar, 4.0),
         ];
-        let sized = |entries, seconds| Run { entries, ..run(0, 0, Way::OursCopy, seconds) };
+        let sized = |way, entries, seconds| Run { entries, ..run(0, 0, way, seconds) };
         let results = Results {
             closure: Facts { paths: 3, files: 1000, ..Facts::default() },
             stages: vec![
                 stage(FileSystem::Ext4, runs),
-                stage(FileSystem::Scale, vec![sized(1000, 0.1), sized(10_000, 2.0)]),
+                stage(
+                    FileSystem::Scale,
+                    vec![
+                        sized(Way::OursCopy, 1000, 0.1),
+                        sized(Way::OursCopy, 10_000, 2.0),
+                        sized(Way::LimitCopy, 1000, 0.1),
+                        sized(Way::LimitCopy, 10_000, 1.8),
+                    ],
+                ),
             ],
             notes: vec!["A note.".to_owned()],
             ..Results::default()
@@ -227,6 +250,8 @@ mod tests {
             "| **export-profile --link-mode copy**   |    2.00 | 1.50–2.50 |                – |    0.50 |      1.00 |      10.0 |",
             r"| tar \| tar                            |    4.00 | 4.00–4.00 | 0.50 (0.38–0.62) |    1.00 |      2.00 |      10.0 |",
             "| **export-profile --link-mode copy** |  10,000 |    2.00 | 2.00–2.00 |        200.0 |      10.0 |",
+            "`export-profile --link-mode copy` 2.00 (2.00–2.00), the bare loop 1.80 (1.80–1.80). With 10,000 entries the one \
+             takes 1.11 (1.11–1.11) of the other's time, within 1.15 of it.",
             "**missed**",
             "- A note.",
         ] {

@@ -180,12 +180,25 @@ impl Stage {
         if small == large {
             return Vec::new();
         }
-        let per_entry = |round: usize, entries: u64| {
-            let found = |run: &&Run| run.way == way && run.round == round && run.entries == entries;
-            self.runs.iter().find(found).map(|run| run.seconds / as_f64(entries))
-        };
-        let rounds = self.runs.iter().map(|run| run.round + 1).max().unwrap_or(0);
-        (0..rounds).filter_map(|round| Some(per_entry(round, *large)? / per_entry(round, *small)?)).collect()
+        let per_entry = |round: usize, entries: u64| Some(self.seconds_at(round, way, entries)? / as_f64(entries));
+        (0..self.rounds()).filter_map(|round| Some(per_entry(round, *large)? / per_entry(round, *small)?)).collect()
+    }
+
+    /// The ratios of the wall times of `ours` to those of `peer` with so many entries.
+    pub(crate) fn ratios_at(&self, ours: Way, peer: Way, entries: u64) -> Vec<f64> {
+        let ratio =
+            |round: usize| Some(self.seconds_at(round, ours, entries)? / self.seconds_at(round, peer, entries)?);
+        (0..self.rounds()).filter_map(ratio).collect()
+    }
+
+    /// The wall time of the run with so many entries.
+    fn seconds_at(&self, round: usize, way: Way, entries: u64) -> Option<f64> {
+        let found = |run: &&Run| run.way == way && run.round == round && run.entries == entries;
+        self.runs.iter().find(found).map(|run| run.seconds)
+    }
+
+    fn rounds(&self) -> usize {
+        self.runs.iter().map(|run| run.round + 1).max().unwrap_or(0)
     }
 
     /// Peak memory in MiB of the runs with `entries` entries.
@@ -283,6 +296,8 @@ pub(crate) mod tests {
         let stage = stage(FileSystem::Scale, runs);
         assert_eq!(stage.growth(Way::OursCopy), [1.2, 1.5]);
         assert_eq!(stage.growth(Way::OursHardlink), [0.0; 0]);
+        assert_eq!(stage.ratios_at(Way::OursCopy, Way::OursCopy, 1000), [1.0, 1.0]);
+        assert_eq!(stage.ratios_at(Way::OursCopy, Way::LimitCopy, 1000), [0.0; 0]);
         assert_eq!(stage.peaks(Way::OursCopy, 1000), [10.0, 10.0]);
     }
 }

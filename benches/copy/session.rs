@@ -232,7 +232,8 @@ impl Session<'_> {
     /// All rounds of the generated closures.
     fn scale(&mut self, sizes: [u64; 2], rounds: usize) -> anyhow::Result<()> {
         let file_system = FileSystem::Scale;
-        let ways = [Way::OursHardlink, Way::OursCopy];
+        let mut ways = vec![Way::OursHardlink, Way::LimitHardlink, Way::OursCopy, Way::LimitCopy];
+        ways.retain(|way| !way.is_limit() || self.bench.limit.is_file());
         let entries: u64 = sizes.iter().sum();
         // Half the entries are files of one block.
         let load = Load { bytes: entries * 2 * 2100, entries: entries * 3 };
@@ -245,7 +246,7 @@ impl Session<'_> {
             self.note_stage(file_system, &stage);
             let mut number = 0;
             // Which of the two sizes and ways comes first changes from round to round.
-            let mut turns = sizes.map(|size| ways.map(|way| (size, way))).concat();
+            let mut turns: Vec<_> = sizes.iter().flat_map(|size| ways.iter().map(|way| (*size, *way))).collect();
             let first = round % turns.len();
             turns.rotate_left(first);
             for size in sizes {

@@ -1,6 +1,7 @@
 //! The targets, and whether they are met.
 //! It must never call met what the noise of the measurement may have made.
 
+use crate::markdown::figure;
 use crate::results::{Results, Stage};
 use crate::statistics::{Quartiles, quartiles};
 use crate::ways::{FileSystem, Way};
@@ -97,7 +98,11 @@ pub(crate) fn judge(results: &Results) -> Vec<Judged> {
     let judged = |&(what, against, measure, at_most): &Target| {
         let measured = quartiles(&values(results, measure));
         let verdict = verdict(measured, at_most);
-        let beside = if matches!(verdict, Verdict::WithinNoise) { beside(results, measure) } else { String::new() };
+        let beside = match verdict {
+            Verdict::WithinNoise => beside(results, measure),
+            Verdict::Missed => limit(results, measure).unwrap_or_default(),
+            Verdict::Met | Verdict::NotMeasured => String::new(),
+        };
         Judged { what, against, at_most, measured, verdict, beside }
     };
     TARGETS.iter().map(judged).collect()
@@ -126,12 +131,31 @@ fn values(results: &Results, measure: Measure) -> Vec<f64> {
     .unwrap_or_default()
 }
 
-/// User and system time of those that were compared.
+/// What the bare loop has where ours misses a target, and how far from it ours is.
+fn limit(results: &Results, measure: Measure) -> Option<String> {
+    match measure {
+        Measure::Ratio(file_system, ours, peer) => {
+            let stage = results.stage(file_system)?;
+            let median = |peer| Some(quartiles(&stage.ratios(ours, peer))?.median);
+            let (to_peer, to_limit) = (median(peer)?, median(ours.limit(file_system)?)?);
+            let loops = figure(to_peer / to_limit);
+            Some(format!("the bare loop {loops}, ours {} of its time", figure(to_limit)))
+        }
+        Measure::Growth(way) => {
+            let loops = quartiles(&results.stage(FileSystem::Scale)?.growth(way.limit(FileSystem::Scale)?))?;
+            Some(format!("the bare loop {}", figure(loops.median)))
+        }
+        Measure::Verify(_) | Measure::Memory(..) => None,
+    }
+}
+
+/// User and system time of those that were compared, or the growth of the bare loop.
 fn beside(results: &Results, measure: Measure) -> String {
     let (file_system, ways) = match measure {
         Measure::Ratio(file_system, ours, peer) => (file_system, vec![ours, peer]),
         Measure::Verify(file_system) => (file_system, vec![Way::OursHardlink, Way::OursVerify, Way::Openssl]),
-        Measure::Memory(..) | Measure::Growth(_) => return String::new(),
+        Measure::Growth(_) => return limit(results, measure).unwrap_or_default(),
+        Measure::Memory(..) => return String::new(),
     };
     let Some(stage) = results.stage(file_system) else { return String::new() };
     let times = |way: Way| {
@@ -144,6 +168,7 @@ fn beside(results: &Results, measure: Measure) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::Run;
     use crate::results::tests::{run, stage};
 
     #[test]
@@ -190,5 +215,36 @@ mod tests {
             found.beside
         );
         assert_eq!(judged[3].verdict, Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn the_limit_stands_beside_what_is_missed() {
+        let many = |way, entries, seconds| Run { entries, ..run(0, 0, way, seconds) };
+        let results = Results {
+            stages: vec![
+                stage(
+                    FileSystem::Ext4,
+                    vec![
+                        run(0, 0, Way::CpLink, 1.0),
+                        run(0, 0, Way::OursHardlink, 0.44),
+                        run(0, 0, Way::LimitHardlink, 0.4),
+                    ],
+                ),
+                stage(
+                    FileSystem::Scale,
+                    vec![
+                        many(Way::OursCopy, 100, 1.0),
+                        many(Way::OursCopy, 1000, 14.0),
+                        many(Way::LimitCopy, 100, 1.0),
+                        many(Way::LimitCopy, 1000, 13.5),
+                    ],
+                ),
+            ],
+            ..Results::default()
+        };
+        let judged = judge(&results);
+        let beside = |number: usize| (judged[number].verdict, judged[number].beside.as_str());
+        assert_eq!(beside(1), (Verdict::Missed, "the bare loop 0.40, ours 1.10 of its time"));
+        assert_eq!(beside(judged.len() - 1), (Verdict::Missed, "the bare loop 1.35"));
     }
 }

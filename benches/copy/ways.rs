@@ -180,6 +180,16 @@ impl Way {
         matches!(self, Self::LimitHardlink | Self::LimitReflink | Self::LimitCopy)
     }
 
+    /// The bare loop of the same system calls.
+    pub(crate) fn limit(self, file_system: FileSystem) -> Option<Self> {
+        match (self.is_ours(), self.kind(file_system)) {
+            (true, Kind::Links) => Some(Self::LimitHardlink),
+            (true, Kind::Reflinks) => Some(Self::LimitReflink),
+            (true, Kind::Copies) => Some(Self::LimitCopy),
+            _ => None,
+        }
+    }
+
     /// The program that must be there, where it is not one that the harness itself cannot do without.
     pub(crate) fn optional_program(self) -> Option<&'static str> {
         match self {
