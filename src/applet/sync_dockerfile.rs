@@ -159,8 +159,8 @@ fn sync(arguments: &Arguments, voice: Voice) -> anyhow::Result<u8> {
     // All drafts are written before the first is renamed: what fails, fails here.
     let mut replacements = Vec::new();
     for (job, file) in jobs.iter().zip(&synced) {
-        if file.judgement.text != job.source {
-            let prepared = Replacement::prepare(&job.path, &file.judgement.text);
+        if let Some(text) = &file.judgement.text {
+            let prepared = Replacement::prepare(&job.path, text);
             replacements.push(prepared.with_context(|| format!("cannot write `{}`", shown(&job.path)))?);
         }
     }
@@ -221,7 +221,7 @@ fn judge_all(arguments: &Arguments, voice: Voice) -> anyhow::Result<(Vec<Synced>
         let judgement = reading.judge(&wanted).map_err(|refusal| explain(&job.path, &refusal))?;
         let file = shown(&job.path);
         synced.push(Synced {
-            diff: diff::unified(&file, &job.source, &judgement.text),
+            diff: judgement.text.as_ref().map_or_else(Vec::new, |text| diff::unified(&file, &job.source, text)),
             file,
             pin_file: shown(&job.pin_file),
             input: arguments.input.clone(),

@@ -162,6 +162,15 @@ mod tests {
     }
 
     #[test]
+    fn the_line_of_an_offset_is_found() {
+        let text = b"ab\n\ncd\n\nef";
+        let lines = LineStarts::of(text);
+        for (offset, line) in [(0, 1), (2, 1), (3, 2), (4, 3), (6, 3), (7, 4), (8, 5), (9, 5)] {
+            assert_eq!(lines.line(offset), line, "{offset}");
+        }
+    }
+
+    #[test]
     fn each_byte_that_is_no_utf8_is_a_character() {
         let values = |bytes: &[u8]| decode(bytes, |at| at + 10).iter().map(|c| (c.value, c.at())).collect::<Vec<_>>();
         let bad = char::REPLACEMENT_CHARACTER;

@@ -123,8 +123,8 @@ pub struct Judgement {
     pub in_step: Vec<Kept>,
     /// Base images of other channels than the pin's.
     pub left_alone: Vec<Kept>,
-    /// The whole new text.
-    pub text: Vec<u8>,
+    /// The whole new text; `None` where nothing changes.
+    pub text: Option<Vec<u8>>,
 }
 
 /// A base image that the pin is for.
@@ -220,8 +220,11 @@ fn judge_found(source: &[u8], kind: Kind, found: &Found, wanted: &Wanted<'_>) ->
             judgement.changes.push(change);
         }
     }
-    judgement.text = apply(source, edits.into_iter().collect()).ok_or(Refusal::Overlap)?;
-    check(found, &expected, &judgement.text, kind, wanted.image)?;
+    if !edits.is_empty() {
+        let text = apply(source, edits.into_iter().collect()).ok_or(Refusal::Overlap)?;
+        check(found, &expected, &text, kind, wanted.image)?;
+        judgement.text = Some(text);
+    }
     Ok(judgement)
 }
 
@@ -439,9 +442,6 @@ fn check(
     kind: Kind,
     image: &ImagePrefix,
 ) -> Result<(), Refusal> {
-    if expected.is_empty() {
-        return Ok(());
-    }
     let again = read(new, kind, image)?;
     let changed_line = expected[0].0.line;
     let mut expected = expected.iter().peekable();
