@@ -60,7 +60,8 @@ fn signals_from_outside_end_the_job() {
     let ready = place.path().join("ready");
     nix::unistd::mkfifo(&ready, nix::sys::stat::Mode::S_IRWXU).unwrap();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        let mut child = first(&["-c", "echo > $READY; sleep 1000; echo no"])
+        // Ready once bash waits for a program: one that it is about to start nobody would tell.
+        let mut child = first(&["-c", "sh -c 'echo > $READY; exec sleep 1000'; echo no"])
             .env("READY", &ready)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
