@@ -91,9 +91,8 @@ fn table(stage: &Stage) -> String {
         (Way::LimitCopy, Way::OursAuto),
     ] {
         if let Some(ratio) = quartiles(&stage.ratios(ours, limit)) {
-            let near = if ratio.median <= NEAR_LIMIT { "within" } else { "not within" };
-            let (label, ratio) = (ours.label(), spread(ratio));
-            text += &format!("\n`{label}` against the bare loop: {ratio}, {near} {NEAR_LIMIT} of it.\n");
+            let (label, near, ratio) = (ours.label(), nearness(ratio), spread(ratio));
+            text += &format!("\n`{label}` against the bare loop: {ratio}, {near}.\n");
         }
     }
     if let Some(note) = stage.file_system.note() {
@@ -128,17 +127,22 @@ fn scale_table(stage: &Stage) -> String {
         let largest = sizes.last().copied().unwrap_or(0);
         let ratio = quartiles(&stage.ratios_at(ours, limit, largest));
         if let (Some(own), Some(loops), Some(ratio)) = (grown(ours), grown(limit), ratio) {
-            let near = if ratio.median <= NEAR_LIMIT { "within" } else { "not within" };
             text += &format!(
                 "\nTime per entry at the larger size, against the smaller: `{}` {own}, the bare loop {loops}. With {} \
-                 entries the one takes {} of the other's time, {near} {NEAR_LIMIT} of it.\n",
+                 entries the one takes {} of the other's time, {}.\n",
                 ours.label(),
                 thousands(largest),
-                spread(ratio)
+                spread(ratio),
+                nearness(ratio)
             );
         }
     }
     text + "\n"
+}
+
+/// Whether ours is as close to the bare loop as it must be.
+fn nearness(ratio: Quartiles) -> String {
+    format!("{} {NEAR_LIMIT} of it", if ratio.median <= NEAR_LIMIT { "within" } else { "not within" })
 }
 
 /// A table, its columns as wide as their cells.

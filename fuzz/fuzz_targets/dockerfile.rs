@@ -18,7 +18,8 @@ fuzz_target!(|source: &[u8]| {
     };
     for kind in [Kind::Dockerfile, Kind::Text] {
         if let Ok(judgement) = judge(source, kind, &wanted) {
-            let again = judge(judgement.text.as_deref().unwrap_or(source), kind, &wanted).expect("a file that was rewritten can be read");
+            let again = judge(judgement.text.as_deref().unwrap_or(source), kind, &wanted)
+                .expect("a file that was rewritten can be read");
             assert!(again.changes.is_empty(), "twice is not once");
         }
     }
