@@ -6,9 +6,6 @@ const CONTEXT: usize = 3;
 
 /// The difference between `old` and `new`, whose changes all lie within lines. Empty if there is none.
 pub fn unified(path: &str, old: &[u8], new: &[u8]) -> Vec<u8> {
-    if old == new {
-        return Vec::new();
-    }
     let old: Vec<&[u8]> = old.split_inclusive(|&byte| byte == b'\n').collect();
     let new: Vec<&[u8]> = new.split_inclusive(|&byte| byte == b'\n').collect();
     let changed: Vec<usize> = (0..old.len().min(new.len())).filter(|&line| old[line] != new[line]).collect();
