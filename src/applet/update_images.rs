@@ -105,6 +105,28 @@ Examples:
 
 Exit status: 0 done, 1 something failed or was left alone, 2 usage, 128+n ended by signal n.";
 
+impl Arguments {
+    /// Rejects options that need another one.
+    fn check(&self) -> Result<(), Usage> {
+        if self.commit.is_some() && self.channels.len() != 1 {
+            return Err(Usage("`--commit` needs one `--channel`: the same commit may be in several".into()));
+        }
+        if self.toolkit.is_some() && self.systems_here().len() != 1 {
+            return Err(Usage("`--toolkit` needs one `--system`: the program runs on one system only".into()));
+        }
+        Ok(())
+    }
+
+    /// The systems whose images are built on this machine: those of `--system`, or this machine's.
+    fn systems_here(&self) -> Vec<System> {
+        if self.systems.is_empty() {
+            System::of_machine(std::env::consts::ARCH).into_iter().collect()
+        } else {
+            self.systems.clone()
+        }
+    }
+}
+
 fn system(name: &str) -> Result<System, String> {
     System::new(name).ok_or_else(|| "there are images for x86_64-linux and aarch64-linux".to_owned())
 }
@@ -179,23 +201,15 @@ struct Plan {
 
 impl<'a> Updater<'a> {
     fn new(arguments: &'a Arguments, voice: Voice, interrupt: &Interrupt, scratch: &'a Path) -> anyhow::Result<Self> {
-        if arguments.commit.is_some() && arguments.channels.len() != 1 {
-            return Err(Usage("`--commit` needs one `--channel`: the same commit may be in several".into()).into());
-        }
+        arguments.check()?;
         let file = arguments.config.clone().unwrap_or_else(|| arguments.recipe.join(SETTINGS));
         let text = fs::read_to_string(&file).map_err(|error| {
             hinted(error, "run this in a checkout, or name the settings with `--config` and the recipe with `--recipe`")
         })?;
         let config = Config::parse(&text).with_context(|| format!("cannot understand `{}`", shown(&file)))?;
-        let mut here = arguments.systems.clone();
-        if here.is_empty() {
-            here.extend(System::of_machine(std::env::consts::ARCH));
-        }
+        let here = arguments.systems_here();
         if let Some(system) = arguments.systems.iter().find(|system| !config.systems.contains(system)) {
             return Err(Usage(format!("`{system}` is none of `systems` in `{}`", shown(&file))).into());
-        }
-        if arguments.toolkit.is_some() && here.len() != 1 {
-            return Err(Usage("`--toolkit` needs one `--system`: it is a program of one".into()).into());
         }
         let tries = Tries { pause: Duration::from_secs(arguments.retry_pause.into()), interrupt: interrupt.clone() };
         let find = |name: &str| {
@@ -361,13 +375,41 @@ impl<'a> Updater<'a> {
 mod tests {
     use super::*;
 
+    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from([&[NAME][..], words].concat())
+    }
+
     #[test]
-    fn a_commit_needs_its_channel_and_a_toolkit_its_system() {
-        let parse = |words: &[&str]| Arguments::try_parse_from([&[NAME][..], words].concat());
+    fn bad_arguments_are_rejected() {
         assert!(parse(&["--channel", "nixos-26.05;reboot"]).is_err());
         assert!(parse(&["--commit", "main"]).is_err());
         assert!(parse(&["--system", "x86_64-darwin"]).is_err());
         assert!(parse(&["--matrix", "--json"]).is_err());
         assert!(parse(&["--dry-run", "--json", "--channel", "nixos-26.05", "--system", "aarch64-linux"]).is_ok());
+    }
+
+    #[test]
+    fn a_commit_needs_its_channel_and_a_toolkit_its_system() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        for (words, reason) in [
+            (&["--commit", commit][..], Some("`--commit` needs one `--channel`")),
+            (&["--commit", commit, "--channel", "nixos-26.05"], None),
+            (
+                &["--commit", commit, "--channel", "nixos-26.05", "--channel", "nixos-25.11"],
+                Some("needs one `--channel`"),
+            ),
+            (&["--toolkit", "x"], None),
+            (&["--toolkit", "x", "--system", "aarch64-linux"], None),
+            (
+                &["--toolkit", "x", "--system", "aarch64-linux", "--system", "x86_64-linux"],
+                Some("needs one `--system`"),
+            ),
+        ] {
+            let checked = parse(words).unwrap().check();
+            match reason {
+                None => assert!(checked.is_ok(), "{words:?}"),
+                Some(reason) => assert!(checked.unwrap_err().0.contains(reason), "{words:?}"),
+            }
+        }
     }
 }

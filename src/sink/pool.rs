@@ -94,6 +94,8 @@ pub(super) fn run<Task: Send, State: Send>(
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context;
+
     use super::*;
 
     #[test]
@@ -115,21 +117,39 @@ mod tests {
 
     #[test]
     fn the_first_failure_stops_the_rest() {
-        for jobs in [1, 4] {
-            let outcome = run(
-                jobs,
-                (0..1000).collect(),
-                || 0,
-                |task, count, _| {
-                    *count += 1;
-                    anyhow::ensure!(task != 999, "task {task}");
-                    Ok(())
-                },
-            );
-            assert_eq!(outcome.unwrap_err().to_string(), "task 999");
-        }
+        let done = AtomicUsize::new(0);
+        // The last task is taken first.
+        let outcome = run(
+            1,
+            (0..1000).collect(),
+            || (),
+            |task, (), _| {
+                done.fetch_add(1, Ordering::Relaxed);
+                anyhow::ensure!(task != 900, "task {task}");
+                Ok(())
+            },
+        );
+        assert_eq!(outcome.unwrap_err().to_string(), "task 900");
+        assert_eq!(done.into_inner(), 100);
         let states = run(3, Vec::<()>::new(), || 7, |(), _, _| Ok(())).unwrap();
         assert_eq!(states, [7, 7, 7]);
+    }
+
+    #[test]
+    fn a_failure_stops_the_other_threads() {
+        // Three tasks add themselves again and again: only the failure of the fourth ends them.
+        let outcome = run(
+            4,
+            vec![Some(0_u32), Some(0), Some(0), None],
+            || (),
+            |task, (), added| {
+                let turns = task.context("the task that fails")?;
+                assert!(turns < 100_000_000, "the failure has stopped nothing");
+                added.tasks.push(Some(turns + 1));
+                Ok(())
+            },
+        );
+        assert_eq!(outcome.unwrap_err().to_string(), "the task that fails");
     }
 
     #[test]

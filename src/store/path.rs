@@ -192,17 +192,37 @@ mod tests {
         assert_eq!(StoreDirectory::new(Path::new("/nix/store")).unwrap().relative(), Path::new("nix/store"));
     }
 
+    const BASE_NAME: &str = "[0-9a-df-np-sv-z]{32}-[0-9a-zA-Z+_?=-][0-9a-zA-Z+._?=-]{0,210}";
+
     proptest! {
         #[test]
-        fn any_text_is_read_without_panic_and_what_is_read_is_kept(text in ".*") {
-            if let Ok(path) = StorePath::parse(&text) {
-                prop_assert_eq!(path.base_name(), &text);
-            }
+        fn a_well_formed_path_is_read_and_kept(base in BASE_NAME) {
+            let path = StorePath::parse(&base).unwrap();
+            prop_assert_eq!(path.base_name(), &base);
         }
 
         #[test]
-        fn every_well_formed_path_is_read(base in "[0-9a-df-np-sv-z]{32}-[0-9a-zA-Z+._?=-]{1,211}") {
-            prop_assert!(StorePath::parse(&base).is_ok());
+        fn a_damaged_path_is_rejected(
+            base in BASE_NAME,
+            at in any::<prop::sample::Index>(),
+            // Characters that neither the hash part nor the name may have.
+            character in "[^0-9a-zA-Z+._?=-]",
+        ) {
+            let mut damaged = base;
+            damaged.insert_str(at.index(damaged.len() + 1), &character);
+            prop_assert!(StorePath::parse(&damaged).is_err(), "{:?}", damaged);
+        }
+
+        #[test]
+        fn a_hash_part_of_other_letters_is_rejected(base in BASE_NAME, at in 0..32_usize, letter in "[eotuA-Z+._?=-]") {
+            let mut damaged = base;
+            damaged.replace_range(at..=at, &letter);
+            prop_assert!(StorePath::parse(&damaged).is_err(), "{:?}", damaged);
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(text in ".*") {
+            let _ = StorePath::parse(&text);
         }
     }
 }

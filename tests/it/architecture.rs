@@ -1,6 +1,9 @@
 //! Holds the table of who may import whom (crate documentation), so that the architecture cannot rot unseen.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use syn::visit::Visit;
 
 /// For each module, and all below it, the modules of this crate that it may import.
 /// Whatever stands in no row may import everything but `applet`.
@@ -32,13 +35,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
     ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
-    // Processes, sockets and files of a session; the rest of `tmate` decides.
     ("sys", &[]),
     ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
     ("supervise::processes", &[]),
     ("supervise::signals", &[]),
     ("supervise", &["supervise", "sys"]),
     ("scene", &["bash"]),
+    // Processes, sockets and files of a session; the rest of `tmate` decides.
     ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
     ("tmate", &["failure", "tmate"]),
     ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "tmate", "update"]),
@@ -87,100 +90,283 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Module path and text without tests of each file in `src`.
-fn modules() -> Vec<(String, String)> {
+/// A source file without its tests.
+struct Module {
+    /// Its path in the crate, such as `sink::link`.
+    name: String,
+    text: String,
+    /// Paths that it names, in full where they begin in this crate: `sink::link::verdict`, `std::fs`.
+    paths: Vec<NamedPath>,
+}
+
+#[derive(Debug)]
+struct NamedPath {
+    text: String,
+    /// Whether it leads into this crate.
+    is_ours: bool,
+}
+
+/// Collects the paths of a file: in `use`, in code, and in the tokens of macros.
+struct Paths {
+    /// The module that the visitor is in.
+    module: Vec<String>,
+    found: Vec<NamedPath>,
+}
+
+impl Paths {
+    fn of(module: &str, text: &str) -> Vec<NamedPath> {
+        let file = syn::parse_file(text).unwrap_or_else(|error| panic!("`{module}`: {error}"));
+        let module = module.split("::").filter(|part| !matches!(*part, "main" | "lib")).map(str::to_owned).collect();
+        let mut paths = Self { module, found: Vec::new() };
+        paths.visit_file(&file);
+        paths.found
+    }
+
+    /// Keeps the path, with `crate`, `self`, `super` and the crate's own name replaced by what they stand for.
+    fn add(&mut self, segments: &[String]) {
+        let mut full = match segments[0].as_str() {
+            "self" | "super" => self.module.clone(),
+            "crate" | "nixkit" => Vec::new(),
+            _ => return self.found.push(NamedPath { text: segments.join("::"), is_ours: false }),
+        };
+        for (at, segment) in segments.iter().enumerate() {
+            match segment.as_str() {
+                "super" => drop(full.pop()),
+                "self" | "crate" => {}
+                "nixkit" if at == 0 => {}
+                _ => full.push(segment.clone()),
+            }
+        }
+        self.found.push(NamedPath { text: full.join("::"), is_ours: true });
+    }
+
+    fn add_use(&mut self, before: &mut Vec<String>, tree: &syn::UseTree) {
+        match tree {
+            syn::UseTree::Path(path) => {
+                before.push(path.ident.to_string());
+                self.add_use(before, &path.tree);
+                before.pop();
+            }
+            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.add_use(before, item)),
+            syn::UseTree::Glob(_) => self.add(before),
+            syn::UseTree::Name(syn::UseName { ident }) | syn::UseTree::Rename(syn::UseRename { ident, .. }) => {
+                // `a::{self}` is `a`.
+                let is_self = ident == "self" && !before.is_empty();
+                if !is_self {
+                    before.push(ident.to_string());
+                }
+                self.add(before);
+                if !is_self {
+                    before.pop();
+                }
+            }
+        }
+    }
+
+    /// The paths in the tokens of a macro's arguments, which `syn` does not parse.
+    fn add_tokens(&mut self, tokens: proc_macro2::TokenStream) {
+        use proc_macro2::TokenTree;
+        let mut path: Vec<String> = Vec::new();
+        let mut colons = 0;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(ident) if colons == 2 && !path.is_empty() => path.push(ident.to_string()),
+                TokenTree::Punct(punct) if punct.as_char() == ':' => {
+                    colons += 1;
+                    continue;
+                }
+                other => {
+                    if path.len() > 1 {
+                        self.add(&path);
+                    }
+                    path.clear();
+                    match other {
+                        TokenTree::Ident(ident) => path.push(ident.to_string()),
+                        TokenTree::Group(group) => self.add_tokens(group.stream()),
+                        _ => {}
+                    }
+                }
+            }
+            colons = 0;
+        }
+        if path.len() > 1 {
+            self.add(&path);
+        }
+    }
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute.parse_args::<syn::Path>().is_ok_and(|argument| argument.is_ident("test"))
+    })
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if !is_test(&item.attrs) {
+            self.add_use(&mut Vec::new(), &item.tree);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !is_test(&item.attrs) {
+            self.module.push(item.ident.to_string());
+            syn::visit::visit_item_mod(self, item);
+            self.module.pop();
+        }
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        if !is_test(&item.attrs) {
+            syn::visit::visit_item_fn(self, item);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if segments.len() > 1 {
+            self.add(&segments);
+        }
+        syn::visit::visit_path(self, path);
+    }
+
+    // `pub(in crate::x)` is a limit, not an import.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        self.visit_path(&call.path);
+        if let Some(name) = call.path.get_ident() {
+            self.found.push(NamedPath { text: format!("{name}!"), is_ours: false });
+        }
+        self.add_tokens(call.tokens.clone());
+    }
+}
+
+/// Each file in `src`, without the files that only tests have. They are read once.
+fn modules() -> &'static [Module] {
+    static MODULES: LazyLock<Vec<Module>> = LazyLock::new(read_modules);
+    &MODULES
+}
+
+fn read_modules() -> Vec<Module> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&src, &mut files);
     assert!(files.len() > 15, "found only {files:?}");
-    files
-        .into_iter()
-        .map(|file| {
-            let name = file.strip_prefix(&src).unwrap().with_extension("");
-            let module = name.to_str().unwrap().replace('/', "::");
-            let text = std::fs::read_to_string(&file).unwrap();
-            let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
-            (module, code)
-        })
-        .collect()
+    let mut only_tests = Vec::new();
+    let mut found = Vec::new();
+    for file in files {
+        let name = file.strip_prefix(&src).unwrap().with_extension("").to_str().unwrap().replace('/', "::");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for item in syn::parse_file(&text).unwrap().items {
+            if let syn::Item::Mod(inner) = item
+                && is_test(&inner.attrs)
+            {
+                only_tests.push(format!("{name}::{}", inner.ident));
+            }
+        }
+        let paths = Paths::of(&name, &text);
+        found.push(Module { name, text, paths });
+    }
+    found.retain(|module| !only_tests.contains(&module.name));
+    found
 }
 
 fn is_within(module: &str, outer: &str) -> bool {
     module == outer || module.strip_prefix(outer).is_some_and(|rest| rest.starts_with("::"))
 }
 
-/// The modules of this crate that `code` imports, as full paths; `super` means the parent of `module`.
-fn imports(module: &str, code: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for line in code.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
-        if !line.starts_with("use ") && !line.starts_with("pub use ") {
-            // Paths written out where they are used.
-            let end = |rest: &str| rest.find(|c: char| c != ':' && c != '_' && !c.is_alphanumeric());
-            found.extend(line.split("crate::").skip(1).map(|rest| rest[..end(rest).unwrap_or(rest.len())].to_owned()));
-            continue;
-        }
-        let Some(path) = line.strip_prefix("use ").or_else(|| line.strip_prefix("pub use ")) else { continue };
-        let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
-        let full = if let Some(rest) = path.strip_prefix("crate::").or_else(|| path.strip_prefix("nixkit::")) {
-            rest.to_owned()
-        } else if let Some(rest) = path.strip_prefix("super::") {
-            format!("{parent}::{rest}")
-        } else {
-            continue;
-        };
-        match full.trim_start_matches("::").split_once('{') {
-            // `{a, b::c}` of the crate itself are modules; of a module they are its items or submodules.
-            Some((base, list)) => {
-                found.extend(list.trim_end_matches([';', '}']).split(',').map(|item| format!("{base}{}", item.trim())));
-            }
-            None => found.push(full.trim_start_matches("::").trim_end_matches(';').to_owned()),
-        }
-    }
-    found
+#[test]
+fn paths_are_resolved() {
+    let text = r#"
+        #[cfg(test)]
+        mod simulation;
+        use std::{fs, io::{self as stdio, Write}};
+        use super::super::names::Names;
+        use self::inner::*;
+        pub(crate) use nixkit::oci;
+        #[cfg(test)]
+        use crate::hidden;
+        fn run() -> crate::store::Path { println!("{}", crate::report::shown(super::x(nix::unistd::getpid()))); }
+        #[cfg(test)]
+        mod tests { use crate::hidden; }
+        fn after() { crate::seen::it() }
+    "#;
+    let found = Paths::of("sink::oci::contents", text);
+    let (ours, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|path| path.is_ours);
+    let texts = |paths: Vec<NamedPath>| paths.into_iter().map(|path| path.text).collect::<Vec<_>>();
+    let expected = [
+        "sink::names::Names",
+        "sink::oci::contents::inner",
+        "oci",
+        "store::Path",
+        "sink::oci::x",
+        "report::shown",
+        "seen::it",
+    ];
+    let mut ours = texts(ours);
+    let mut sorted = expected.map(str::to_owned).to_vec();
+    ours.sort();
+    sorted.sort();
+    assert_eq!(ours, sorted);
+    let mut others = texts(others);
+    others.sort();
+    assert_eq!(others, ["nix::unistd::getpid", "println!", "std::fs", "std::io", "std::io::Write"]);
 }
 
 #[test]
 fn every_module_imports_only_what_the_table_allows() {
     let mut checked = 0;
-    for (module, code) in modules() {
-        for import in imports(&module, &code) {
-            let row = MAY_IMPORT.iter().find(|(outer, _)| is_within(&module, outer));
+    for module in modules() {
+        let name = &module.name;
+        let row = MAY_IMPORT.iter().find(|(outer, _)| is_within(name, outer));
+        for import in module.paths.iter().filter(|path| path.is_ours) {
+            let import = &import.text;
             let allowed = match row {
-                Some((_, allowed)) => allowed.iter().any(|outer| is_within(&import, outer)),
-                None => is_within(&module, "applet") || !is_within(&import, "applet"),
+                Some((_, allowed)) => allowed.iter().any(|outer| is_within(import, outer)) || is_within(import, name),
+                None => is_within(name, "applet") || !is_within(import, "applet"),
             };
-            assert!(allowed, "`{module}` must not import `{import}` (see MAY_IMPORT)");
+            assert!(allowed, "`{name}` must not import `{import}` (see MAY_IMPORT)");
             checked += 1;
         }
     }
-    assert!(checked > 40, "only {checked} imports were found");
+    assert!(checked > 400, "only {checked} imports were found");
 }
 
 #[test]
 fn pure_modules_do_no_input_or_output() {
-    for (module, code) in modules() {
-        let within = |list: &[&str]| list.iter().any(|outer| is_within(&module, outer));
+    let mut checked = 0;
+    for module in modules() {
+        let within = |list: &[&str]| list.iter().any(|outer| is_within(&module.name, outer));
         if !within(PURE) || within(BUT) {
             continue;
         }
-        for impure in IMPURE {
-            assert!(!code.contains(impure), "`{module}` is pure and must not name `{impure}`");
+        checked += 1;
+        for path in module.paths.iter().filter(|path| !path.is_ours) {
+            let impure = IMPURE.iter().any(|impure| is_within(&path.text, impure));
+            assert!(!impure, "`{}` is pure and must not name `{}`", module.name, path.text);
         }
     }
+    assert!(checked > 40, "only {checked} pure modules were found");
 }
 
 #[test]
 fn only_report_prints() {
-    for (module, code) in modules() {
-        for printing in ["println!", "eprintln!", "print!(", "eprint!(", "io::stdout", "io::stderr"] {
-            assert!(module == "report" || !code.contains(printing), "`{module}` must not print with `{printing}`");
+    for module in modules().iter().filter(|module| module.name != "report") {
+        for path in &module.paths {
+            let path = &path.text;
+            let prints = ["println!", "eprintln!", "print!", "eprint!", "dbg!"].contains(&path.as_str())
+                || path.ends_with("io::stdout")
+                || path.ends_with("io::stderr");
+            assert!(!prints, "`{}` must not print with `{path}`", module.name);
         }
     }
 }
 
 #[test]
 fn every_module_begins_with_what_it_is_for() {
-    for (module, code) in modules() {
-        assert!(code.starts_with("//! "), "`{module}` has no documentation");
+    for module in modules() {
+        assert!(module.text.starts_with("//! "), "`{}` has no documentation", module.name);
     }
 }
