@@ -97,12 +97,12 @@ struct Arguments {
     json: bool,
 
     #[command(flatten)]
-    inspect: InspectArguments,
-
-    #[command(flatten)]
     loudness: Loudness,
 
-    // Last, since a heading holds for all that follows.
+    // These come last: a heading applies to every option after it.
+    #[command(flatten)]
+    inspect: InspectArguments,
+
     #[command(flatten)]
     config: ConfigArguments,
 }

@@ -89,10 +89,11 @@ struct Arguments {
     json: bool,
 
     #[command(flatten)]
-    inspect: InspectArguments,
-
-    #[command(flatten)]
     loudness: Loudness,
+
+    // This comes last: a heading applies to every option after it.
+    #[command(flatten)]
+    inspect: InspectArguments,
 }
 
 const EXAMPLES: &str = "\
