@@ -23,6 +23,7 @@ mod multicall;
 mod pins;
 mod profiles;
 mod properties;
+mod recipes;
 mod reports;
 mod runtimes;
 mod sbom;

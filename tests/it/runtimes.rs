@@ -1,14 +1,11 @@
 //! What container runtimes do with a root: the files that they open, mounts over `/run`, and roots that cannot be written.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-
-use serde_json::{Value, json};
 
 use crate::complete_root::profile_with_etc;
 use crate::support::engine::{Docker, tag};
-use crate::support::{Entry, Export, ImageExport, Store, What, finish, folder, root_for, scratch, skip};
+use crate::support::{Container, Entry, Export, ImageExport, Store, What, call, finish, folder, root_for, scratch};
 
 /// A profile with bash and coreutils in the machine's own store.
 fn shell() -> &'static (Store, PathBuf) {
@@ -19,7 +16,7 @@ fn shell() -> &'static (Store, PathBuf) {
         let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nixpkgs");
         let mut install = store.command("nix-env");
         install.arg("--file").arg(&packages).arg("--profile").arg(&profile);
-        finish(install.args(["-iA", "bash", "coreutils"]));
+        finish(install.args(["-iA", "bash", "coreutils", "cacert"]));
         (store, profile)
     })
 }
@@ -116,56 +113,38 @@ fn groups_are_known_by_name() {
     assert_eq!(said, "/run\n127.0.0.1");
 }
 
-/// Runs a program by runc in a root that is mounted read-only, with what engines mount. Status, stdout and stderr.
-fn runc(root: &Path, script: &str) -> (Option<i32>, String, String) {
-    let bundle = folder();
-    let mounted = bundle.path().join("rootfs");
-    fs_err::create_dir(&mounted).unwrap();
-    for arguments in [&["--bind"][..], &["-o", "remount,bind,ro"]] {
-        let mut mount = Command::new("mount");
-        mount.args(arguments);
-        if arguments[0] == "--bind" {
-            mount.arg(root);
-        }
-        finish(mount.arg(&mounted));
+/// Runs a script by runc in a root that is mounted read-only, with what engines mount. Status, stdout and stderr.
+fn run_read_only(root: &Path, script: &str) -> Option<(Option<i32>, String, String)> {
+    let place = folder();
+    call("mount", [&"--bind", &root, &place.path()]);
+    call("mount", [&"-o", &"remount,bind,ro", &place.path()]);
+    let container =
+        ["hosts", "hostname", "resolv.conf"].iter().fold(Container::new(place.path())?, |container, name| {
+            container.file(&format!("/etc/{name}"), &format!("{name} of the engine\n"))
+        });
+    let done = container.tmpfs("/run").tmpfs("/tmp").run(&["/nix/profile/bin/bash", "-c", script]);
+    call("umount", [&place.path()]);
+    Some(done)
+}
+
+#[test]
+fn certificates_that_are_mounted_over_one_place_are_seen_in_all() {
+    let (store, profile) = shell();
+    let folder = folder();
+    let root = folder.path().join("root");
+    Export::new(store).profile(profile).root(&root).exports();
+    for place in ["/etc/ssl/certs/ca-certificates.crt", "/usr/lib/ssl/cert.pem"] {
+        let Some(container) = Container::new(&root) else { return };
+        let script = "cd /etc; cat ssl/certs/ca-certificates.crt ssl/certs/ca-bundle.crt ssl/cert.pem \
+                      pki/tls/certs/ca-bundle.crt ../usr/lib/ssl/cert.pem";
+        let done = container.file(place, "mounted\n").run(&["bash", "-c", script]);
+        assert_eq!(done, (Some(0), "mounted\n".repeat(5), String::new()), "{place}");
     }
-    finish(Command::new("runc").args(["spec", "--bundle"]).arg(bundle.path()));
-    let config = bundle.path().join("config.json");
-    let mut spec: Value = serde_json::from_slice(&fs_err::read(&config).unwrap()).unwrap();
-    spec["process"]["terminal"] = json!(false);
-    spec["process"]["user"] = json!({ "uid": 65532, "gid": 65532 });
-    spec["process"]["args"] = json!(["/nix/profile/bin/bash", "-c", script]);
-    spec["root"]["readonly"] = json!(true);
-    let mounts = spec["mounts"].as_array_mut().unwrap();
-    for name in ["hosts", "hostname", "resolv.conf"] {
-        let source = bundle.path().join(name);
-        fs_err::write(&source, format!("{name} of the engine\n")).unwrap();
-        let options = json!(["bind", "ro"]);
-        mounts.push(
-            json!({ "destination": format!("/etc/{name}"), "type": "bind", "source": source, "options": options }),
-        );
-    }
-    for place in ["/run", "/tmp"] {
-        let options = json!(["mode=1777"]);
-        mounts.push(json!({ "destination": place, "type": "tmpfs", "source": "tmpfs", "options": options }));
-    }
-    fs_err::write(&config, spec.to_string()).unwrap();
-    let name = format!("nixkit-it-{}-{}", std::process::id(), bundle.path().file_name().unwrap().to_str().unwrap());
-    let mut run = Command::new("runc");
-    run.arg("--root").arg(bundle.path().join("state")).args(["run", "--bundle"]).arg(bundle.path()).arg(name);
-    let output = run.stdin(Stdio::null()).output().unwrap();
-    finish(Command::new("umount").arg(&mounted));
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
 fn a_root_that_cannot_be_written_has_every_mount_point() {
-    if !root_for("runc") {
-        return;
-    }
-    if which::which("runc").is_err() {
-        skip("there is no `runc`");
+    if !root_for("mounts") {
         return;
     }
     let (store, profile) = shell();
@@ -176,10 +155,10 @@ fn a_root_that_cannot_be_written_has_every_mount_point() {
     let script = "PATH=/nix/profile/bin; cat /etc/hosts /etc/hostname /etc/resolv.conf; id -un; \
                   : >/tmp/x && [[ -d /var/run && -e /proc/self/exe && -e /sys/kernel && -c /dev/null ]] && echo mounted; \
                   : >/etc/x || echo read-only";
-    let (status, said, errors) = runc(&root, script);
+    let Some((status, said, errors)) = run_read_only(&root, script) else { return };
     let expected =
         "hosts of the engine\nhostname of the engine\nresolv.conf of the engine\nnonroot\nmounted\nread-only\n";
     assert_eq!((status, said.as_str()), (Some(0), expected), "{errors}");
-    let (status, _, errors) = runc(&bare, "true");
+    let (status, _, errors) = run_read_only(&bare, "true").unwrap();
     assert!(status == Some(1) && errors.contains("read-only file system"), "{errors}");
 }
