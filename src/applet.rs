@@ -1,6 +1,7 @@
 //! Which applet a name means, and the table of applets.
 //! Nothing else may import an applet, and only applets that work are in the table.
 
+mod additions;
 mod bash_tmate;
 mod export_image;
 mod export_profile;

@@ -7,6 +7,7 @@ pub mod treemap;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use crate::store::naming::Naming;
 use crate::store::{Registration, StorePath};
 
 /// A closure with its roots (the profiles). Store paths are named by their position in the registrations.
@@ -201,7 +202,9 @@ impl<'a> Graph<'a> {
             found = has(&|path| path.name() == base);
         }
         if found.is_empty() && !is_path {
-            found = has(&|path| path.package_and_version().0 == base);
+            let paths = self.registrations.iter().enumerate();
+            let is_of_package = |read: &Registration| Naming::of(&read.path, read.deriver.as_ref()).package == base;
+            found = paths.filter(|(_, read)| is_of_package(read)).map(|(position, _)| position).collect();
         }
         found.sort_by_key(|&position| by_name(&self.registrations[position].path));
         found
@@ -226,6 +229,7 @@ pub(crate) mod tests {
                 path: path(i),
                 nar_hash: format!("{i:0>64x}"),
                 nar_size: rows[i].1,
+                deriver: None,
                 references: rows[i].2.iter().map(|&reference| path(reference)).collect(),
             })
             .collect();

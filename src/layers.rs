@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
+use crate::store::naming::Naming;
 use crate::store::{Registration, StorePath};
 
 /// A root of at most this NAR size in bytes lies in the last layer: a user environment has some kilobytes.
@@ -52,6 +53,11 @@ impl Unit<'_> {
 
     fn name(&self) -> &str {
         self.paths.first().map_or("", |path| path.name())
+    }
+
+    /// The name without version and output. It does not depend on derivers, which one machine may know and another not.
+    fn package(&self) -> &str {
+        self.paths.first().map_or("", |path| Naming::of(path, None).package)
     }
 }
 
@@ -80,7 +86,7 @@ pub fn split(closure: &[Registration], roots: &[StorePath], most: usize) -> Vec<
     let buckets = room - layers.len();
     let mut by_bucket: BTreeMap<u64, Vec<Unit<'_>>> = BTreeMap::new();
     for unit in shared {
-        by_bucket.entry(bucket(unit.name(), buckets)).or_default().push(unit);
+        by_bucket.entry(bucket(unit.package(), buckets)).or_default().push(unit);
     }
     layers.extend(by_bucket.into_values());
     layers.sort_by_cached_key(|layer| {
@@ -109,17 +115,10 @@ fn shared_layers(units: usize, room: usize) -> usize {
 }
 
 /// In which of `buckets` shared layers a package lies.
-fn bucket(name: &str, buckets: usize) -> u64 {
-    let digest = Sha256::digest(package(name));
+fn bucket(package: &str, buckets: usize) -> u64 {
+    let digest = Sha256::digest(package);
     let number = digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
     number % (buckets.max(1) as u64)
-}
-
-/// The name without version and output: up to the first `-` before something that is no letter (`parseDrvName`
-/// in libstore).
-fn package(name: &str) -> &str {
-    let cut = name.match_indices('-').find(|(at, _)| name[at + 1..].starts_with(|c: char| !c.is_ascii_alphabetic()));
-    cut.map_or(name, |(at, _)| &name[..at])
 }
 
 fn units(closure: &[Registration]) -> Vec<Unit<'_>> {

@@ -129,7 +129,7 @@ impl Voice {
             let path = shown(plan.store.join(&registration.path));
             text.push_str(&line(registration.nar_size, &path));
         }
-        text.push_str(&line(total, &format!("in {} store paths", plan.registrations.len())));
+        text.push_str(&line(total, &format!("in {}", sizes::counted(plan.registrations.len() as u64, "store path"))));
         data(&text)
     }
 }

@@ -5,6 +5,8 @@ pub mod accounts;
 mod complete;
 mod dead_links;
 mod merge;
+pub mod new_directory;
+pub mod runtime_files;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,8 +26,8 @@ pub enum Made {
     Directory {
         /// Its permissions, with the sticky bit: 0755 for most, 1777 for `/tmp`.
         mode: u32,
-        /// Whose it is, user and group: 0 for all but home directories.
-        owner: u32,
+        /// Root for all but home directories.
+        owner: Owner,
     },
     /// A symlink with this target.
     Symlink(PathBuf),
@@ -40,7 +42,26 @@ pub enum Made {
 
 impl Made {
     /// A directory that anybody may read and root may change.
-    pub const DIRECTORY: Self = Self::Directory { mode: 0o755, owner: 0 };
+    pub const DIRECTORY: Self = Self::Directory { mode: 0o755, owner: Owner::ROOT };
+}
+
+/// The user and the group that own something, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub user: u32,
+    /// The group.
+    pub group: u32,
+}
+
+impl Owner {
+    /// Root and its group.
+    pub const ROOT: Self = Self::same(0);
+
+    /// A user and the group with the same number.
+    pub const fn same(id: u32) -> Self {
+        Self { user: id, group: id }
+    }
 }
 
 /// What is made beside the store. Paths are relative to the root; every parent is in it too.
@@ -62,25 +83,6 @@ impl Plan {
         for directory in place.ancestors().filter(|path| !path.as_os_str().is_empty()) {
             self.made.entry(directory.to_owned()).or_insert(Made::DIRECTORY);
         }
-    }
-
-    /// Roots side by side, called `0`, `1` and so on, that are this one when laid over each other in this order:
-    /// the last has what lies beside the store, the others only a store, if they have store paths (`has_paths`).
-    #[must_use]
-    pub fn in_layers(&self, store: &StoreDirectory, has_paths: &[bool]) -> Self {
-        let mut layers = Self::default();
-        for (layer, has_paths) in has_paths.iter().enumerate() {
-            let layer = PathBuf::from(layer.to_string());
-            layers.directory(&layer);
-            if *has_paths {
-                layers.directory(&layer.join(store.relative()));
-            }
-        }
-        if let Some(last) = has_paths.len().checked_sub(1) {
-            let last = PathBuf::from(last.to_string());
-            layers.made.extend(self.made.iter().map(|(place, made)| (last.join(place), made.clone())));
-        }
-        layers
     }
 
     /// Whether `place` is taken, or lies below something that is no directory.
@@ -130,13 +132,6 @@ pub enum Warning {
         /// What is not.
         left_out: PathBuf,
     },
-    /// A user was asked for, but the profile has a file of users.
-    NoUser {
-        /// The user's name.
-        name: String,
-        /// Where the profile's own is in the root.
-        place: PathBuf,
-    },
 }
 
 impl std::fmt::Display for Warning {
@@ -147,9 +142,6 @@ impl std::fmt::Display for Warning {
             Warning::NoDirectory(path) => write!(f, "left out `{}`: it is no directory in the store", shown(path)),
             Warning::Conflict { kept, left_out } => {
                 write!(f, "left out `{}`: `{}` comes first", shown(left_out), shown(kept))
-            }
-            Warning::NoUser { name, place } => {
-                write!(f, "user `{name}` is not in `/{}`: the profile has its own", shown(place))
             }
         }
     }
@@ -162,10 +154,14 @@ pub struct NamedTree {
     pub path: StorePath,
     /// Its names; of a single profile only those that [`plan`] asks for.
     pub tree: Tree,
+    /// The contents of [`runtime_files::names`] in its `etc`, by the place in the store to which each leads.
+    pub texts: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 /// Where the profile link goes unless the user says otherwise, as in nix-docker-base.
 pub const PROFILE_PATH: &str = "/run/profile";
+/// Where a profile is found too, in every root: container runtimes mount over `/run`, but never over this.
+pub const STABLE_PROFILE_PATH: &str = "/nix/profile";
 
 /// Checks a path for the profile link, and makes it relative to the root.
 pub fn profile_path(path: &Path, store: &StoreDirectory) -> Result<PathBuf, Usage> {
@@ -181,10 +177,10 @@ pub fn profile_path(path: &Path, store: &StoreDirectory) -> Result<PathBuf, Usag
 
 /// Plans what a root has beside the store.
 ///
-/// One profile: a link to it, and beside that its `etc`, `bin/sh` and `bin/env`. Several: a directory that
-/// merges them, in which the first named wins. Links lead straight to the store, so that they hold even
-/// where a container runtime mounts something over `/run`. What makes the root complete comes last, and only
-/// where nothing of a profile's is.
+/// One profile: a link to it, and its `etc`, `bin/sh` and `bin/env`. Several: a directory that merges them, in which
+/// the first named wins. Either is at `profile_path` and at [`STABLE_PROFILE_PATH`]. Links lead straight to the store,
+/// so that they work where a container runtime mounts something over `/run`. Files that runtimes read are copies of the
+/// profile's. What makes the root complete comes last, and only where the profile has nothing.
 pub fn plan(
     profiles: &[NamedTree],
     profile_path: &Path,
@@ -193,32 +189,62 @@ pub fn plan(
 ) -> Result<(Plan, Vec<Warning>), Usage> {
     let (merged, warnings) = merge(profiles, store);
     let mut planner = Planner { plan: Plan::store_only(store), out_of_store: OutOfStore::new(), warnings, store };
-    match profiles {
-        [only] => planner.put(profile_path, Made::Symlink(store.join(&only.path)))?,
-        _ => planner.fill(profile_path, &merged)?,
+    let stable = stable_path(profile_path, store);
+    match (profiles, stable) {
+        ([only], stable) => {
+            for place in [Some(profile_path), stable].into_iter().flatten() {
+                planner.put(place, Made::Symlink(store.join(&only.path)))?;
+            }
+        }
+        (_, None) => planner.fill(profile_path, &merged)?,
+        (_, Some(stable)) => {
+            planner.fill(stable, &merged)?;
+            planner.put(profile_path, Made::Symlink(relative(profile_path, stable)))?;
+        }
     }
     match merged.get(OsStr::new("etc")) {
-        Some(Merged::Directory { names, .. }) => planner.fill(Path::new("etc"), names)?,
+        Some(Merged::Directory { names, .. }) => {
+            planner.fill(Path::new("etc"), names)?;
+            runtime_files::copy(&mut planner.plan, names, profiles);
+        }
         Some(Merged::Link { target, .. }) => planner.warnings.push(Warning::NoDirectory(target.clone())),
         None => {}
     }
     for (name, place) in [("env", "usr/bin/env"), ("sh", "bin/sh")] {
-        if let Some(Merged::Directory { names: bin, .. }) = merged.get(OsStr::new("bin"))
-            && let Some(Merged::Link { target, leads_to }) = bin.get(OsStr::new(name))
-        {
+        if let Some((target, leads_to)) = program(&merged, name) {
             planner.link(Path::new(place), target, leads_to)?;
         }
     }
     if let Extent::Complete { user } = extent {
+        planner.bash(&merged)?;
         // What it adds may be what a profile's link leads to; and where such a link is left out, it has one to add.
-        let warnings = complete::complete(&mut planner.plan, &merged, store, user.as_ref());
+        complete::complete(&mut planner.plan, &merged, store, user.as_ref());
         planner.leave_out_dead_links();
         complete::complete(&mut planner.plan, &merged, store, user.as_ref());
-        planner.warnings.extend(warnings);
     } else {
         planner.leave_out_dead_links();
     }
+    runtime_files::keep_inside(&mut planner.plan, &planner.out_of_store);
     Ok((planner.plan, planner.warnings))
+}
+
+/// Where else than at `profile_path` the profile goes; `None` where the one would lie in the other.
+fn stable_path(profile_path: &Path, store: &StoreDirectory) -> Option<&'static Path> {
+    let stable = Path::new(STABLE_PROFILE_PATH.trim_start_matches('/'));
+    let is_apart = |other: &Path| !other.starts_with(stable) && !stable.starts_with(other);
+    (is_apart(profile_path) && is_apart(store.relative())).then_some(stable)
+}
+
+/// The target of a link at `place` that leads to `target`; both are relative to the root.
+fn relative(place: &Path, target: &Path) -> PathBuf {
+    place.iter().skip(1).map(|_| Path::new("..")).chain([target]).collect()
+}
+
+/// The profile's `bin/NAME`, and where it leads.
+fn program<'a>(profile: &'a MergedTree, name: &str) -> Option<(&'a Path, &'a Path)> {
+    let Merged::Directory { names, .. } = profile.get(OsStr::new("bin"))? else { return None };
+    let Merged::Link { target, leads_to } = names.get(OsStr::new(name))? else { return None };
+    Some((target, leads_to))
 }
 
 struct Planner<'a> {
@@ -250,6 +276,15 @@ impl Planner<'_> {
             self.out_of_store.insert(place.to_owned(), leads_to.to_owned());
         }
         self.put(place, Made::Symlink(target.to_owned()))
+    }
+
+    /// Scripts begin with `#!/bin/bash` nearly as often as with `#!/bin/sh`.
+    fn bash(&mut self, profile: &MergedTree) -> Result<(), Usage> {
+        let place = Path::new("bin/bash");
+        match program(profile, "bash") {
+            Some((target, leads_to)) if !self.plan.is_taken(place) => self.link(place, target, leads_to),
+            _ => Ok(()),
+        }
     }
 
     fn put(&mut self, place: &Path, what: Made) -> Result<(), Usage> {

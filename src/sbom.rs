@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::closure::Graph;
+use crate::store::naming::Naming;
 use crate::store::{Registration, StoreDirectory, StorePath};
 
 /// Where an image has its own, and what the label [`LABEL`] says.
@@ -62,34 +63,43 @@ pub fn bill(
     format!("{bill:#}\n")
 }
 
+/// A store path as a component. The names of properties that begin with `nix:` are those of the nixpkgs manual ("CycloneDX");
+/// it has none for an output or a commit of nixpkgs.
 fn component(read: &Registration, store: &StoreDirectory, revision: Option<&str>) -> Value {
-    let (package, version) = read.path.package_and_version();
-    let mut properties = vec![
-        json!({ "name": "nix:storePath", "value": format!("{store}/{}", read.path) }),
-        json!({ "name": "nix:narHash", "value": format!("sha256:{}", read.nar_hash) }),
-        json!({ "name": "nix:narSize", "value": read.nar_size.to_string() }),
-    ];
-    if let Some(revision) = revision {
-        properties.push(json!({ "name": "nix:nixpkgsRevision", "value": revision }));
-    }
+    let Naming { package, version, output, is_file } = Naming::of(&read.path, read.deriver.as_ref());
+    let path = format!("{store}/{}", read.path);
+    let known = [("nixkit:output", output), ("nixkit:nixpkgs_revision", revision)];
+    let properties: Vec<_> = [
+        ("nix:store_path", path.clone()),
+        ("nix:narinfo:store_path", path),
+        ("nix:narinfo:nar_hash", format!("sha256:{}", read.nar_hash)),
+        ("nix:narinfo:nar_size", read.nar_size.to_string()),
+    ]
+    .into_iter()
+    .chain(known.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned()))))
+    .map(|(name, value)| json!({ "name": name, "value": value }))
+    .collect();
     let mut component = json!({
-        "type": "application",
+        "type": if is_file { "file" } else { "application" },
         "bom-ref": read.path.base_name(),
         "name": package,
-        "purl": purl(package, version),
         "hashes": [{ "alg": "SHA-256", "content": read.nar_hash }],
         "properties": properties,
     });
+    if !is_file {
+        component["purl"] = json!(purl(package, version, output));
+    }
     if let Some(version) = version {
         component["version"] = json!(version);
     }
     component
 }
 
-/// `pkg:nix/NAME@VERSION` (package-url).
-fn purl(package: &str, version: Option<&str>) -> String {
+/// `pkg:nix/NAME@VERSION?output=OUTPUT` (package-url). The output is a qualifier: it is the same package.
+fn purl(package: &str, version: Option<&str>, output: Option<&str>) -> String {
     let version = version.map_or_else(String::new, |version| format!("@{}", percent_encoded(version)));
-    format!("pkg:nix/{}{version}", percent_encoded(package))
+    let output = output.map_or_else(String::new, |output| format!("?output={}", percent_encoded(output)));
+    format!("pkg:nix/{}{version}{output}", percent_encoded(package))
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -144,14 +154,19 @@ mod tests {
             "purl": "pkg:nix/python3@3.11.2",
             "hashes": [{ "alg": "SHA-256", "content": format!("{:0>64x}", 1) }],
             "properties": [
-                { "name": "nix:storePath", "value": format!("/nix/store/{zeros}1-python3-3.11.2") },
-                { "name": "nix:narHash", "value": format!("sha256:{:0>64x}", 1) },
-                { "name": "nix:narSize", "value": "100" },
+                { "name": "nix:store_path", "value": format!("/nix/store/{zeros}1-python3-3.11.2") },
+                { "name": "nix:narinfo:store_path", "value": format!("/nix/store/{zeros}1-python3-3.11.2") },
+                { "name": "nix:narinfo:nar_hash", "value": format!("sha256:{:0>64x}", 1) },
+                { "name": "nix:narinfo:nar_size", "value": "100" },
             ],
         });
         assert_eq!(bill["components"][1], python);
-        let revision = json!({ "name": "nix:nixpkgsRevision", "value": "f".repeat(40) });
-        assert_eq!(bill["components"][2]["properties"][3], revision);
+        let revision = json!({ "name": "nixkit:nixpkgs_revision", "value": "f".repeat(40) });
+        assert_eq!(bill["components"][2]["properties"][4], revision);
+        let openssl = &bill["components"][3];
+        let said = [&openssl["name"], &openssl["version"], &openssl["purl"], &openssl["properties"][4]];
+        let output = json!({ "name": "nixkit:output", "value": "lib" });
+        assert_eq!(said, [&json!("openssl"), &json!("3.0"), &json!("pkg:nix/openssl@3.0?output=lib"), &output]);
         assert_eq!(bill["components"][0].get("version"), None, "`env` has none");
         // A reference to itself is none.
         let python_needs = json!({
@@ -179,13 +194,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_no_package() {
+        let (registrations, roots) = closure(&[("env", 1, &[1, 1]), ("CVE-2024-1.patch", 1, &[]), ("x-1", 1, &[])]);
+        let bill: Value = serde_json::from_str(&bill_of(&registrations, &roots)).unwrap();
+        let patch = bill["components"].as_array().unwrap().iter().find(|part| part["name"] == "CVE-2024-1.patch");
+        let patch = patch.unwrap();
+        assert_eq!((&patch["type"], patch.get("version"), patch.get("purl")), (&json!("file"), None, None));
+    }
+
+    #[test]
     fn names_are_encoded_for_purls() {
-        for (package, version, expected) in [
-            ("hello", Some("2.10"), "pkg:nix/hello@2.10"),
-            ("libstdc++", Some("12+x"), "pkg:nix/libstdc%2B%2B@12%2Bx"),
-            ("a?b=c", None, "pkg:nix/a%3Fb%3Dc"),
+        for (package, version, output, expected) in [
+            ("hello", Some("2.10"), None, "pkg:nix/hello@2.10"),
+            ("libstdc++", Some("12+x"), None, "pkg:nix/libstdc%2B%2B@12%2Bx"),
+            ("a?b=c", None, None, "pkg:nix/a%3Fb%3Dc"),
+            ("curl", Some("8"), Some("a=b"), "pkg:nix/curl@8?output=a%3Db"),
+            ("tool", None, Some("bin"), "pkg:nix/tool?output=bin"),
         ] {
-            assert_eq!(purl(package, version), expected);
+            assert_eq!(purl(package, version, output), expected);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! Everything here is pure but [`query`], the only module that asks Nix or reads a profile.
 
 pub mod manifest;
+pub mod naming;
 pub mod path;
 pub mod query;
 pub mod registration;

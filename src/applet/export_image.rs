@@ -9,6 +9,7 @@ use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser, ValueEnum};
 use nix::sys::stat::{Mode, umask};
 
+use super::additions::Additions;
 use super::inspect::{InspectArguments, Inspected, only_one};
 use super::options::{Jobs, Loudness};
 use super::profile::{ProfileArguments, ProfileRequest, source_date_epoch, store_paths};
@@ -23,7 +24,7 @@ use crate::root::accounts::Account;
 use crate::sbom;
 use crate::sink::database::Programs;
 use crate::sink::is_out_of_space;
-use crate::sink::oci::{Beside, Compression, Destination, Image};
+use crate::sink::oci::{Compression, Destination, Image};
 use crate::store::StorePath;
 use crate::store::query::{self, NixStore, Profile};
 
@@ -50,9 +51,8 @@ struct Arguments {
     #[arg(long = "include", value_name = "PATH")]
     includes: Vec<PathBuf>,
 
-    /// Lay this folder over the root. Modes are kept; owner is root.
-    #[arg(long = "rootfs", value_name = "DIR")]
-    rootfs: Vec<PathBuf>,
+    #[command(flatten)]
+    additions: Additions,
 
     /// Put a Nix database into the image, in which its store paths are registered, and GC roots for what was named.
     /// This needs `sqlite3`.
@@ -97,12 +97,12 @@ struct Arguments {
     json: bool,
 
     #[command(flatten)]
-    inspect: InspectArguments,
-
-    #[command(flatten)]
     loudness: Loudness,
 
-    // Last, since a heading holds for all that follows.
+    // These come last: a heading applies to every option after it.
+    #[command(flatten)]
+    inspect: InspectArguments,
+
     #[command(flatten)]
     config: ConfigArguments,
 }
@@ -247,7 +247,7 @@ struct Request {
     out: PathBuf,
     profile: ProfileRequest,
     includes: Vec<PathBuf>,
-    rootfs: Vec<PathBuf>,
+    additions: Additions,
     tags: Vec<Tag>,
     platform: Platform,
     created: String,
@@ -278,7 +278,7 @@ impl Request {
             out: arguments.out,
             profile,
             includes: arguments.includes,
-            rootfs: arguments.rootfs,
+            additions: arguments.additions,
             tags,
             platform: arguments.platform.unwrap_or_else(|| Platform::linux_on(std::env::consts::ARCH)),
             created: time::rfc3339(created)
@@ -336,10 +336,8 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let bill = request.inspect.run(inspected)?;
 
     let (plan, mut warnings) = request.profile.plan_root(&profiles, &interrupt)?;
-    let mut beside = Beside::of(&plan);
-    for folder in &request.rootfs {
-        beside.overlay(folder, store, &interrupt)?;
-    }
+    let (mut beside, more) = request.additions.over(&plan, &request.profile, &interrupt)?;
+    warnings.extend(more);
     let mut settings = request.settings(&profiles);
     if let Some(bill) = &bill {
         beside.text(Path::new(sbom::PLACE.trim_start_matches('/')), bill);

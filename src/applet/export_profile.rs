@@ -12,6 +12,7 @@ use indicatif::DecimalBytes;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
+use super::additions::Additions;
 use super::inspect::{InspectArguments, Inspected, only_one};
 use super::options::{Jobs, Loudness};
 use super::profile::{ProfileArguments, ProfileRequest, source_date_epoch, store_paths};
@@ -20,12 +21,12 @@ use crate::interrupt::Interrupt;
 use crate::layers;
 use crate::progress::Progress;
 use crate::report::{DryRun, Voice};
-use crate::root::Plan;
 use crate::root::accounts::Account;
 use crate::sink::directory::{Copying, copy_store_paths};
 use crate::sink::draft::{Draft, remove_left_overs};
 use crate::sink::link::LinkMode;
 use crate::sink::mounts::Mounts;
+use crate::sink::oci::Beside;
 use crate::sink::receipt::{BesideStore, Layer, Receipt, Tally};
 use crate::sink::target::Target;
 use crate::sink::{is_out_of_space, verify};
@@ -38,8 +39,8 @@ const MOST_LAYERS: i64 = 120;
 
 /// Copy a Nix profile and its closure into ROOT, the root directory of a container image.
 ///
-/// ROOT gets every store path that the profile needs, a link to the profile at `/run/profile`, where the
-/// profile has them `/etc`, `/bin/sh` and `/usr/bin/env`, and what programs expect of a system: `/tmp`, users,
+/// ROOT gets every store path that the profile needs, links to the profile at `/nix/profile` and `/run/profile`, where
+/// the profile has them `/etc`, `/bin/sh` and `/usr/bin/env`, and what programs expect of a system: `/tmp`, users,
 /// links to certificates and time zones. It appears complete or not at all.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, after_help = EXAMPLES)]
@@ -54,6 +55,9 @@ struct Arguments {
     /// Add a user, and a group of the same name and number, 1000 if none is given, with a home in `/home`.
     #[arg(long, value_name = "NAME[:UID]", conflicts_with_all = ["store_only", "bare"])]
     user: Option<Account>,
+
+    #[command(flatten)]
+    additions: Additions,
 
     /// How files get into ROOT: `auto` makes hard links and copies what cannot be linked; the other modes
     /// never fall back. Hard links share their inodes with the store: never change such a file in place.
@@ -89,17 +93,18 @@ struct Arguments {
     json: bool,
 
     #[command(flatten)]
-    inspect: InspectArguments,
-
-    #[command(flatten)]
     loudness: Loudness,
+
+    // This comes last: a heading applies to every option after it.
+    #[command(flatten)]
+    inspect: InspectArguments,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   export-profile /dist
           In a Dockerfile, after `nix-env -iA …` in the same RUN; then, in the next stage,
-          FROM scratch, COPY --from=build /dist / and ENV PATH=/run/profile/bin
+          FROM scratch, COPY --from=build /dist / and ENV PATH=/nix/profile/bin
   export-profile --profile ./result --store-only /dist
           For a base image that has a root of its own
   export-profile --dry-run --report
@@ -116,6 +121,7 @@ struct Request {
     profile: ProfileRequest,
     /// Seconds since 1970 for what is made beside the store: Nix's own 1, unless the user says more.
     time: i64,
+    additions: Additions,
     inspect: InspectArguments,
     layers: Option<u16>,
     flags: Flags,
@@ -144,6 +150,7 @@ impl Request {
         printing.extend((arguments.layers.is_some() && !arguments.json).then_some("--layers"));
         only_one(&printing)?;
         Ok(Self {
+            additions: arguments.additions,
             inspect: arguments.inspect,
             layers: arguments.layers,
             root,
@@ -206,6 +213,8 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         return Ok(0);
     };
     let (plan, mut warnings) = request.profile.plan_root(&profiles, &interrupt)?;
+    let (beside, more) = request.additions.over(&plan, &request.profile, &interrupt)?;
+    warnings.extend(more.into_iter().chain(request.additions.kept_by_this_user()));
     for warning in &warnings {
         voice.warning(warning);
     }
@@ -213,14 +222,14 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let layers = request.layers.map(|count| layered(&registrations, &roots, count.into()));
     let parts = layers.as_ref().map_or_else(|| vec![closure.clone()], Clone::clone);
     let has_paths: Vec<bool> = parts.iter().map(|part| !part.is_empty()).collect();
-    let plan = if layers.is_some() { plan.in_layers(store, &has_paths) } else { plan };
+    let beside = if layers.is_some() { beside.in_layers(store, &has_paths) } else { beside };
     let job = Job {
         request: &request,
         target: &target,
         nix: &nix,
         closure: &closure,
         parts: &parts,
-        plan: &plan,
+        beside: &beside,
         jobs,
         interrupt: &interrupt,
     };
@@ -304,7 +313,7 @@ fn prepare(root: &Path, request: &Request, voice: Voice, interrupt: &Interrupt) 
 struct Written {
     tally: Tally,
     beside_store: BesideStore,
-    /// Home directories that root could not give to their users.
+    /// Directories that root could not give to their users.
     kept: Vec<PathBuf>,
 }
 
@@ -316,7 +325,7 @@ struct Job<'a> {
     closure: &'a [StorePath],
     /// The store paths of each layer, or all where there are no layers.
     parts: &'a [Vec<StorePath>],
-    plan: &'a Plan,
+    beside: &'a Beside,
     jobs: usize,
     interrupt: &'a Interrupt,
 }
@@ -342,7 +351,7 @@ impl Job<'_> {
 
     fn fill(&self, draft: &Draft, voice: Voice) -> anyhow::Result<Written> {
         let Request { profile: ProfileRequest { store, .. }, time, flags, .. } = self.request;
-        let beside_store = draft.make(self.plan, self.interrupt)?;
+        let beside_store = draft.make(self.beside, self.interrupt)?;
         let progress = Progress::default();
         let tally = voice.with_progress(&progress, self.closure.len(), || {
             let mut tally = Tally::default();
@@ -365,7 +374,7 @@ impl Job<'_> {
             }
             anyhow::Ok(tally)
         })?;
-        let kept = draft.finish(self.plan, *time)?;
+        let kept = draft.finish(self.beside, *time)?;
         if flags.sync {
             draft.sync()?;
         }

@@ -36,7 +36,7 @@ enum Format {
 
 /// What is to be told of a closure, and what it must not be.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is inside")]
+#[command(next_help_heading = "Analysis")]
 pub(super) struct InspectArguments {
     /// Tell what makes it large: each store path with its size, what would go with it, and why it is there.
     #[arg(long, value_name = "FORMAT", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "table")]

@@ -26,7 +26,8 @@ pub(super) struct ProfileArguments {
     #[arg(long = "profile", value_name = "PATH")]
     profiles: Vec<PathBuf>,
 
-    /// Where in the root the link to the profile goes.
+    /// Where in the root the link to the profile goes. A link is at `/nix/profile` in any case, where no engine mounts
+    /// anything.
     #[arg(long, value_name = "PATH", default_value = root::PROFILE_PATH, conflicts_with = "store_only")]
     profile_path: PathBuf,
 
@@ -108,7 +109,9 @@ impl ProfileRequest {
         let read = |profile: &Profile| {
             let tree = query::read_tree(&self.store.join(&profile.path), wanted, &self.store, interrupt)
                 .with_context(|| format!("cannot read profile `{}`", shown(&profile.name)))?;
-            anyhow::Ok(NamedTree { path: profile.path.clone(), tree })
+            let texts = query::read_texts(&tree, root::runtime_files::names(), &self.store)
+                .with_context(|| format!("cannot read profile `{}`", shown(&profile.name)))?;
+            anyhow::Ok(NamedTree { path: profile.path.clone(), tree, texts })
         };
         let trees = profiles.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
         let (plan, warnings) = root::plan(&trees, profile_path, &self.store, &self.extent)?;

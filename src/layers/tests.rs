@@ -21,6 +21,7 @@ fn closure(rows: &[(String, u64, Vec<usize>)], rebuilt: Option<usize>) -> Vec<Re
         path: path(i),
         nar_hash: format!("{:0>64x}", i * 2 + usize::from(is_new[i])),
         nar_size: *nar_size,
+        deriver: None,
         references: references.iter().map(|&reference| path(reference)).collect(),
     };
     rows.iter().enumerate().map(registration).collect()
@@ -89,22 +90,6 @@ fn a_large_root_is_a_path_like_others_and_leaves_the_last_layer_empty() {
     let layers = split(&closure, &root_of(&closure), 60);
     assert_eq!(names(&layers), [vec!["glibc-2.36"], vec!["python3-3.11.2"], vec![]]);
     assert_eq!(split(&[], &[], 60), [Vec::<StorePath>::new()]);
-}
-
-#[test]
-fn package_names_are_cut_as_nix_does() {
-    for (name, expected) in [
-        ("curl-8.0.1", "curl"),
-        ("curl-8.0.1-bin", "curl"),
-        ("python3.11-requests-2.31.0", "python3.11-requests"),
-        ("user-environment", "user-environment"),
-        ("source", "source"),
-        ("a-", "a-"),
-        ("-1", ""),
-        ("gcc-wrapper-12.2.0", "gcc-wrapper"),
-    ] {
-        assert_eq!(package(name), expected);
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use indicatif::{DecimalBytes, HumanCount};
 
 use crate::closure::Graph;
 use crate::closure::limits::Violation;
-use crate::closure::sizes::{PathSizes, Sizes, labels};
+use crate::closure::sizes::{EqualFiles, PathSizes, Sizes, labels};
 use crate::store::StoreDirectory;
 
 /// Between two links of a chain.
@@ -35,8 +35,13 @@ pub fn table(sizes: &Sizes) -> String {
             "{own:>own_width$}  {closure:>closure_width$}  {would_go:>go_width$}  {label:label_width$}  {why}\n"
         ));
     }
-    let total = format!("{} in {} store paths", bytes(sizes.nar_size), HumanCount(sizes.store_paths as u64));
+    let total = format!("{} in {}", bytes(sizes.nar_size), counted(sizes.store_paths as u64, "store path"));
     text + &format!("\n{total}\n{}", equal_files(sizes))
+}
+
+/// `1 file`, `2 files`.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
 /// The chain that ends at `path`, without it.
@@ -49,16 +54,19 @@ fn why(sizes: &Sizes, path: &PathSizes) -> String {
     }
 }
 
+/// How many files are duplicates, and what sharing them would save, without a period.
+pub(super) fn duplicates(equal: &EqualFiles) -> String {
+    let saves = bytes(equal.bytes);
+    match equal.files {
+        0 => "no duplicate files".to_owned(),
+        1 => format!("1 file is a duplicate of another; sharing it would save {saves}"),
+        files => format!("{} files are duplicates of others; sharing them would save {saves}", HumanCount(files)),
+    }
+}
+
 fn equal_files(sizes: &Sizes) -> String {
     let equal = &sizes.equal_files;
-    if equal.files == 0 {
-        return "no file is there more than once\n".to_owned();
-    }
-    let saves = bytes(equal.bytes);
-    let mut text = format!(
-        "{} files are there already under another name; sharing them would save {saves}\n",
-        HumanCount(equal.files)
-    );
+    let mut text = duplicates(equal) + "\n";
     for group in equal.groups.iter().take(GROUPS_SHOWN) {
         let count = group.files.len();
         let named = group.files.iter().take(FILES_SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -135,10 +143,25 @@ mod tests {
         let rest = [
             "",
             "196 B in 6 store paths",
-            "1 files are there already under another name; sharing them would save 3 B",
+            "1 file is a duplicate of another; sharing it would save 3 B",
             "         3 B  2 times 3 B: b/x, a/x",
         ];
         assert_eq!(lines[7..], rest);
+    }
+
+    #[test]
+    fn counts_have_the_right_number() {
+        assert_eq!(
+            [0, 1, 1234].map(|count| counted(count, "store path")),
+            ["0 store paths", "1 store path", "1,234 store paths"]
+        );
+        for (files, expected) in [
+            (0, "no duplicate files"),
+            (1, "1 file is a duplicate of another; sharing it would save 3 B"),
+            (1234, "1,234 files are duplicates of others; sharing them would save 3 B"),
+        ] {
+            assert_eq!(duplicates(&EqualFiles { files, bytes: 3, groups: Vec::new() }), expected);
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 use std::fmt::Write;
 
-use indicatif::{DecimalBytes, HumanCount};
+use indicatif::DecimalBytes;
 
+use super::sizes::{counted, duplicates};
 use crate::closure::sizes::Sizes;
 use crate::closure::treemap::{Rectangle, Tile, treemap};
 
@@ -43,21 +44,12 @@ pub fn page(sizes: &Sizes) -> String {
         .collect();
     // `</script>` in a text would end the script.
     let data = serde_json::Value::from(data).to_string().replace('<', "\\u003c");
-    let equal = &sizes.equal_files;
-    let equal = match equal.files {
-        0 => "No file is there more than once.".to_owned(),
-        files => {
-            let saves = bytes(equal.bytes);
-            format!(
-                "{} files are there already under another name; sharing them would save {saves}.",
-                HumanCount(files)
-            )
-        }
-    };
+    let mut equal = duplicates(&sizes.equal_files) + ".";
+    equal[..1].make_ascii_uppercase();
     let largest = sizes.paths.first().map_or("nothing", |path| path.label.as_str());
     let values = [
         ("TOTAL", bytes(sizes.nar_size)),
-        ("COUNT", HumanCount(sizes.store_paths as u64).to_string()),
+        ("COUNT", counted(sizes.store_paths as u64, "store path")),
         ("LARGEST", escaped(largest)),
         ("WIDTH", WIDTH.to_string()),
         ("HEIGHT", HEIGHT.to_string()),

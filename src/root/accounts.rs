@@ -1,4 +1,4 @@
-//! The users that a complete root knows, and the one that a user adds: `--user NAME[:UID]`.
+//! The users and groups that a complete root knows, and the one that `--user NAME[:UID]` adds.
 //! It must never ask this machine's user database: the root's users are its own.
 
 use std::fmt::Write;
@@ -86,6 +86,11 @@ impl FromStr for Account {
                 .filter(|&id| id != NO_ID && digits.bytes().all(|byte| byte.is_ascii_digit()))
                 .ok_or_else(|| BadUser(format!("`{digits}` is no number from 0 to {}", NO_ID - 1)))?,
         };
+        let reserved = |(group, number): &(&str, u32)| *group == name || *number == id;
+        if let Some((group, number)) = RESERVED_GROUPS.iter().find(|group| reserved(group)) {
+            let taken = if *group == name { format!("`{name}`") } else { format!("{number}") };
+            return Err(BadUser(format!("{taken} is the group `{group}` ({number}) in every root")));
+        }
         match (same_name, known.iter().find(|account| account.id == id)) {
             (Some(account), _) if account.id == id => Ok(account.clone()),
             (Some(account), _) => Err(BadUser(format!("`{name}` is {} in every root", account.id))),
@@ -111,14 +116,115 @@ pub(super) fn passwd(accounts: &[Account], shell: &str) -> String {
 /// The shell of those who have none; it need not exist.
 pub(super) const NO_SHELL: &str = "/sbin/nologin";
 
-/// `/etc/group` (group(5)). `tty` is there since grantpt(3) looks for it.
+/// Groups that a user's own must not take the place of: grantpt(3) gives terminals to `tty`, by its number.
+const RESERVED_GROUPS: &[(&str, u32)] = &[("tty", 5)];
+/// Groups that programs and engines look up by name (`chgrp adm`, `docker run --group-add video`). The numbers are
+/// Debian's, which most machines with such devices have; `nogroup` has Alpine's, since Debian's is that of `nobody`.
+/// A user's own group takes the place of one of the same name or number.
+const GROUPS: &[(&str, u32)] = &[
+    ("daemon", 1),
+    ("bin", 2),
+    ("sys", 3),
+    ("adm", 4),
+    ("disk", 6),
+    ("lp", 7),
+    ("mail", 8),
+    ("kmem", 15),
+    ("dialout", 20),
+    ("audio", 29),
+    ("utmp", 43),
+    ("video", 44),
+    ("staff", 50),
+    ("users", 100),
+    ("nogroup", 65533),
+];
+
+/// `/etc/group` (group(5)).
 pub(super) fn group(accounts: &[Account]) -> String {
+    let own = accounts.iter().map(|account| (account.name.as_str(), account.id));
+    let is_free = |(name, id): &&(&str, u32)| accounts.iter().all(|own| own.name != *name && own.id != *id);
+    let others = RESERVED_GROUPS.iter().chain(GROUPS).filter(is_free).copied();
     let mut text = String::new();
-    let groups = accounts.iter().map(|account| (account.name.as_str(), account.id));
-    for (name, id) in groups.chain([("tty", 5)]) {
+    for (name, id) in own.chain(others) {
         let _ = writeln!(text, "{name}:x:{id}:");
     }
     text
+}
+
+/// Why a user cannot be added to a file of users.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Taken(String);
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Taken {}
+
+impl Account {
+    /// `text` of `/etc/passwd` with this user; `None` if it is there already.
+    pub fn added_to_passwd(&self, text: &[u8], has_shell: bool) -> Result<Option<Vec<u8>>, Taken> {
+        let shell = if has_shell { "/bin/sh" } else { NO_SHELL };
+        self.added(text, &passwd(std::slice::from_ref(self), shell))
+    }
+
+    /// `text` of `/etc/group` with this user's group; `None` if it is there already.
+    pub fn added_to_group(&self, text: &[u8]) -> Result<Option<Vec<u8>>, Taken> {
+        self.added(text, &format!("{}:x:{}:\n", self.name, self.id))
+    }
+
+    fn added(&self, text: &[u8], line: &str) -> Result<Option<Vec<u8>>, Taken> {
+        let (name, id) = (self.name.as_bytes(), Some(self.id));
+        let same = entries(text).find(|entry| entry.name == name || entry.id == id);
+        match same {
+            Some(entry) if entry.name == name && entry.id == id => return Ok(None),
+            Some(entry) => {
+                let other = String::from_utf8_lossy(entry.name);
+                let number = entry.id.map_or_else(|| "no number".to_owned(), |id| id.to_string());
+                return Err(Taken(format!("it has `{other}` with {number}")));
+            }
+            None => {}
+        }
+        let mut text = text.to_vec();
+        if text.last().is_some_and(|&last| last != b'\n') {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(line.as_bytes());
+        Ok(Some(text))
+    }
+}
+
+/// A line of `/etc/passwd` or `/etc/group`.
+struct Entry<'a> {
+    name: &'a [u8],
+    id: Option<u32>,
+    /// In `/etc/passwd` the number of the user's group, in `/etc/group` no number.
+    fourth: Option<u32>,
+}
+
+/// The lines that are entries: neither comments nor those of NIS, which begin with `+` or `-`.
+fn entries(text: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+    let number = |field: Option<&[u8]>| std::str::from_utf8(field?).ok()?.parse().ok();
+    text.split(|&byte| byte == b'\n').filter(|line| line.first().is_some_and(|first| !b"#+-".contains(first))).map(
+        move |line| {
+            let mut fields = line.split(|&byte| byte == b':');
+            let name = fields.next().unwrap_or_default();
+            Entry { name, id: number(fields.nth(1)), fourth: number(fields.next()) }
+        },
+    )
+}
+
+/// The numbers of the user `name` and its group in `text` of `/etc/passwd`.
+pub fn find_user(text: &[u8], name: &str) -> Option<(u32, u32)> {
+    let entry = entries(text).find(|entry| entry.name == name.as_bytes())?;
+    Some((entry.id?, entry.fourth?))
+}
+
+/// The number of the group `name` in `text` of `/etc/group`.
+pub fn find_group(text: &[u8], name: &str) -> Option<u32> {
+    entries(text).find(|entry| entry.name == name.as_bytes())?.id
 }
 
 #[cfg(test)]
@@ -144,6 +250,10 @@ mod tests {
             ("app:-1", Err("`-1` is no number")),
             ("app:+1", Err("`+1` is no number")),
             ("app:", Err("`` is no number")),
+            ("tty", Err("`tty` is the group `tty` (5) in every root")),
+            ("app:5", Err("5 is the group `tty` (5) in every root")),
+            ("mail", Ok(("mail", 1000))),
+            ("app:8", Ok(("app", 8))),
             ("app:1:2", Err("`1:2` is no number")),
             ("", Err("a name is")),
             ("1000", Err("a name is")),
@@ -159,6 +269,65 @@ mod tests {
                 (found, _) => panic!("{text}: {found:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_users_group_takes_the_place_of_a_usual_one() {
+        let lines = |user: &str| {
+            let mut accounts = Account::of_every_root().to_vec();
+            accounts.extend(user.parse());
+            group(&accounts)
+        };
+        for (user, there, gone) in [
+            ("app:8", &["app:x:8:"][..], &["mail:"][..]),
+            ("video", &["video:x:1000:", "audio:x:29:"], &["video:x:44:"]),
+            ("mail:20", &["mail:x:20:"], &["mail:x:8:", "dialout:"]),
+        ] {
+            let text = lines(user);
+            for line in there {
+                assert!(text.lines().any(|found| found == *line), "{user}: {text}");
+            }
+            for start in gone {
+                assert!(!text.lines().any(|found| found.starts_with(start)), "{user}: {text}");
+            }
+            let mut fields: Vec<_> = text.lines().flat_map(|line| line.split(":x:")).collect();
+            let all = fields.len();
+            fields.sort_unstable();
+            fields.dedup();
+            assert_eq!(fields.len(), all, "{user}: a name or number twice");
+        }
+    }
+
+    #[test]
+    fn a_user_is_added_to_files_that_have_others() {
+        let app: Account = "app:7".parse().unwrap();
+        for (text, passwd) in [
+            ("", Ok(Some("app:x:7:7:app:/home/app:/bin/sh\n"))),
+            ("root:x:0:0::/:/s", Ok(Some("root:x:0:0::/:/s\napp:x:7:7:app:/home/app:/bin/sh\n"))),
+            ("# app:x:8\n+::7:::\n", Ok(Some("# app:x:8\n+::7:::\napp:x:7:7:app:/home/app:/bin/sh\n"))),
+            ("app:x:7:100:me:/:/s\n", Ok(None)),
+            ("app:x:8:7::/:/s\n", Err("it has `app` with 8")),
+            ("lp:x:7:7::/:/s\n", Err("it has `lp` with 7")),
+            ("app\n", Err("it has `app` with no number")),
+        ] {
+            let added = app.added_to_passwd(text.as_bytes(), true).map_err(|taken| taken.to_string());
+            let expected = passwd.map(|text| text.map(|text| text.as_bytes().to_vec())).map_err(str::to_owned);
+            assert_eq!(added, expected, "{text}");
+        }
+        assert_eq!(app.added_to_group(b"x:x:1:").unwrap().unwrap(), b"x:x:1:\napp:x:7:\n");
+        assert_eq!(app.added_to_group(b"app:x:7:me\n"), Ok(None));
+        assert!(app.added_to_group(b"lp:x:7:\n").is_err());
+        assert!(String::from_utf8(app.added_to_passwd(b"", false).unwrap().unwrap()).unwrap().contains(NO_SHELL));
+    }
+
+    #[test]
+    fn users_and_groups_are_found_by_name() {
+        let passwd = b"root:x:0:0:::\nme:x:7:8:::\nbad:x:y:8:::\n";
+        assert_eq!(
+            ["me", "root", "bad", "no"].map(|name| find_user(passwd, name)),
+            [Some((7, 8)), Some((0, 0)), None, None]
+        );
+        assert_eq!(["wheel", "no"].map(|name| find_group(b"wheel:x:10:me,you\n", name)), [Some(10), None]);
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::accounts::{self, Account, EMPTY, NO_SHELL};
 use super::merge::{Merged, MergedTree};
-use super::{Made, Plan, Warning};
+use super::{Made, Owner, Plan};
 use crate::store::StoreDirectory;
 
 /// What is at a place.
@@ -17,9 +17,11 @@ enum What {
     File(fn(&[Account], &Plan) -> String),
     /// A link to the first of these names that a profile has; without one there is none.
     Link(&'static [&'static str]),
+    /// A link with this target. It is relative: Docker 29.5 cannot mount below an absolute one.
+    Symlink(&'static str),
 }
 
-use What::{Directory, File, Link};
+use What::{Directory, File, Link, Symlink};
 
 /// Where packages have the bundle of trusted certificates: nixpkgs' `cacert`, Debian's `ca-certificates`, Fedora's.
 const CERTIFICATES: &[&str] = &[
@@ -31,11 +33,27 @@ const CERTIFICATES: &[&str] = &[
 /// Where packages have the time zones.
 const TIME_ZONES: &[&str] = &["share/zoneinfo"];
 
-/// The whole table, but for the users' home directories, which [`Account`] knows. The README lists it too.
+/// The whole table, but for the users' home directories, which [`Account`] knows. `docs/root-filesystem.md` has the reason for
+/// each entry.
 const TABLE: &[(&str, What)] = &[
     ("tmp", Directory(0o1777)),
     ("var/tmp", Directory(0o1777)),
     (EMPTY, Directory(0o555)),
+    // Mount points, for a root that cannot be written.
+    ("dev", Directory(0o755)),
+    ("proc", Directory(0o555)),
+    ("sys", Directory(0o555)),
+    ("run", Directory(0o755)),
+    ("etc/hostname", File(|_, _| String::new())),
+    ("etc/hosts", File(|_, _| HOSTS.into())),
+    ("etc/resolv.conf", File(|_, _| String::new())),
+    ("etc/mtab", Symlink("../proc/mounts")),
+    ("var/run", Symlink("../run")),
+    ("opt", Directory(0o755)),
+    ("usr/local/bin", Directory(0o755)),
+    ("var/cache", Directory(0o755)),
+    ("var/lib", Directory(0o755)),
+    ("var/log", Directory(0o755)),
     ("etc/passwd", File(|accounts, plan| accounts::passwd(accounts, shell(plan)))),
     ("etc/group", File(|accounts, _| accounts::group(accounts))),
     ("etc/nsswitch.conf", File(|_, _| NSSWITCH.into())),
@@ -55,6 +73,9 @@ const TABLE: &[(&str, What)] = &[
     // nixpkgs' glibc.
     ("etc/zoneinfo", Link(TIME_ZONES)),
 ];
+
+/// Engines mount one of their own over it. Without it, `localhost` is a question for a name server.
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 
 /// Without it older versions of glibc ask `dns` for hosts before `files`, so that `/etc/hosts` does not count.
 const NSSWITCH: &str = "\
@@ -81,41 +102,30 @@ fn shell(plan: &Plan) -> &'static str {
 }
 
 /// Adds to `plan` what the table has and `plan` has not. A second call adds nothing but what was removed in between.
-pub(super) fn complete(
-    plan: &mut Plan,
-    profile: &MergedTree,
-    store: &StoreDirectory,
-    user: Option<&Account>,
-) -> Vec<Warning> {
+pub(super) fn complete(plan: &mut Plan, profile: &MergedTree, store: &StoreDirectory, user: Option<&Account>) {
     let mut accounts = Account::of_every_root().to_vec();
-    let own = user.filter(|user| !accounts.contains(user));
-    accounts.extend(own.cloned());
-
-    let mut warnings = Vec::new();
+    accounts.extend(user.filter(|user| !accounts.contains(user)).cloned());
     for (place, what) in TABLE {
         let place = Path::new(place);
         let made = match what {
             Directory(mode) => {
-                put_directory(plan, place, Made::Directory { mode: *mode, owner: 0 });
+                put_directory(plan, place, Made::Directory { mode: *mode, owner: Owner::ROOT });
                 continue;
             }
             File(text) => Made::File { contents: text(&accounts, plan).into_bytes(), mode: 0o644 },
+            Symlink(target) => Made::Symlink(target.into()),
             Link(names) => match names.iter().find_map(|name| find(profile, name, store)) {
                 Some(target) => Made::Symlink(target.to_owned()),
                 None => continue,
             },
         };
-        let taken = !plan.put_unless_taken(place, made);
-        if let (true, Some(user), Some("passwd" | "group")) = (taken, own, place.file_name().and_then(OsStr::to_str)) {
-            warnings.push(Warning::NoUser { name: user.name.clone(), place: place.to_owned() });
-        }
+        plan.put_unless_taken(place, made);
     }
     for account in &accounts {
         if let Some((home, mode)) = account.home() {
-            put_directory(plan, Path::new(home), Made::Directory { mode, owner: account.id });
+            put_directory(plan, Path::new(home), Made::Directory { mode, owner: Owner::same(account.id) });
         }
     }
-    warnings
 }
 
 /// A directory that is there since something lies in it, such as the profile link, gets the table's mode too.
@@ -142,7 +152,7 @@ fn find<'a>(profile: &'a MergedTree, name: &str, store: &StoreDirectory) -> Opti
 #[cfg(test)]
 mod tests {
     use super::super::tests::{directory, file, leaf, lines, profile, store};
-    use super::super::{Extent, NamedTree, plan};
+    use super::super::{Extent, NamedTree, Warning, plan};
     use super::*;
 
     fn complete_root(profiles: &[NamedTree], user: Option<&str>) -> (Plan, Vec<Warning>) {
@@ -157,22 +167,38 @@ mod tests {
         }
     }
 
-    const WITHOUT_PROFILE: [&str; 16] = [
+    const WITHOUT_PROFILE: [&str; 32] = [
+        "dev",
         "etc",
         "etc/group",
+        "etc/hostname",
+        "etc/hosts",
+        "etc/mtab -> ../proc/mounts",
         "etc/nsswitch.conf",
         "etc/os-release",
         "etc/passwd",
+        "etc/resolv.conf",
         "home",
         "home/nonroot",
         "nix",
+        "nix/profile -> /nix/store/a-env",
         "nix/store",
+        "opt",
+        "proc",
         "root",
         "run",
         "run/profile -> /nix/store/a-env",
+        "sys",
         "tmp",
+        "usr",
+        "usr/local",
+        "usr/local/bin",
         "var",
+        "var/cache",
         "var/empty",
+        "var/lib",
+        "var/log",
+        "var/run -> ../run",
         "var/tmp",
     ];
 
@@ -182,7 +208,7 @@ mod tests {
         assert_eq!(lines(&plan), WITHOUT_PROFILE);
         assert_eq!(warnings, []);
         let directory = |place: &str| match plan.made[Path::new(place)] {
-            Made::Directory { mode, owner } => (mode, owner),
+            Made::Directory { mode, owner } => (mode, owner.user),
             _ => panic!("{place}"),
         };
         for (place, mode, owner) in [
@@ -202,7 +228,8 @@ mod tests {
              nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n\
              nobody:x:65534:65534:nobody:/var/empty:/sbin/nologin\n"
         );
-        assert_eq!(text(&plan, "etc/group"), "root:x:0:\nnonroot:x:65532:\nnobody:x:65534:\ntty:x:5:\n");
+        let group = text(&plan, "etc/group");
+        assert!(group.starts_with("root:x:0:\nnonroot:x:65532:\nnobody:x:65534:\ntty:x:5:\ndaemon:x:1:\n"), "{group}");
         assert!(plan.made.values().all(|made| !matches!(made, Made::File { contents, .. } if contents.len() > 400)));
     }
 
@@ -212,7 +239,7 @@ mod tests {
         let (plan, warnings) = complete_root(&[profile], Some("app:7"));
         assert_eq!(text(&plan, "etc/passwd").lines().last(), Some("app:x:7:7:app:/home/app:/bin/sh"));
         assert!(text(&plan, "etc/group").contains("app:x:7:\n"));
-        assert_eq!(plan.made[Path::new("home/app")], Made::Directory { mode: 0o755, owner: 7 });
+        assert_eq!(plan.made[Path::new("home/app")], Made::Directory { mode: 0o755, owner: Owner::same(7) });
         assert_eq!(warnings, []);
         let (again, _) = complete_root(&[super::super::tests::profile("a", [])], Some("nonroot"));
         assert_eq!(text(&again, "etc/passwd").matches("nonroot:x").count(), 1);
@@ -247,15 +274,14 @@ mod tests {
             "usr/share/zoneinfo -> /nix/store/a-env/share/zoneinfo",
             "etc/zoneinfo -> /nix/store/a-env/etc/zoneinfo",
             // These lead to what was added.
-            "etc/localtime -> /nix/store/a-env/etc/localtime",
+            "etc/localtime -> ../usr/share/zoneinfo/UTC",
             "etc/motd -> /nix/store/a-env/etc/motd",
         ] {
             assert!(lines.iter().any(|found| found == line), "{line} is not in {lines:#?}");
         }
         assert_eq!(plan.made[Path::new("etc/os-release")], Made::DIRECTORY);
         let cert = Path::new("/nix/store").join(format!("{}-env/etc/ssl/cert.pem", "a".repeat(32)));
-        let no_user = Warning::NoUser { name: "app".into(), place: "etc/passwd".into() };
-        assert_eq!(warnings, [Warning::Broken(cert), no_user]);
+        assert_eq!(warnings, [Warning::Broken(cert)]);
     }
 
     #[test]
@@ -266,9 +292,9 @@ mod tests {
         };
         for (path, mode) in [("tmp/profile", 0o1777), ("root/profile", 0o700)] {
             let parent = Path::new(path).parent().unwrap();
-            assert_eq!(made(path)[parent], Made::Directory { mode, owner: 0 });
+            assert_eq!(made(path)[parent], Made::Directory { mode, owner: Owner::ROOT });
         }
-        for path in ["tmp", "etc", "root/profile", "var/empty"] {
+        for path in ["tmp", "etc", "root/profile", "var/empty", "var/run", "run", "proc/profile"] {
             let extent = Extent::Complete { user: None };
             let (plan, warnings) = plan(&[profile("a", [])], Path::new(path), &store(), &extent).unwrap();
             assert!(matches!(plan.made[Path::new(path)], Made::Symlink(_)), "{path}");

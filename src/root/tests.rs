@@ -23,7 +23,7 @@ pub(super) fn directory<const N: usize>(nodes: [(&str, Node); N]) -> Node {
 pub(super) fn profile<const N: usize>(letter: &str, nodes: [(&str, Node); N]) -> NamedTree {
     let path = StorePath::parse(&format!("{}-env", letter.repeat(32))).unwrap();
     let Node::Directory(tree) = directory(nodes) else { unreachable!() };
-    NamedTree { path, tree }
+    NamedTree { path, tree, texts: BTreeMap::new() }
 }
 
 fn at(letter: &str, rest: &str) -> PathBuf {
@@ -78,12 +78,13 @@ fn one_profile_is_linked_with_etc_and_shells_beside_it() {
             "etc/all -> /nix/store/a-env/etc/all",
             "etc/bashrc -> /nix/store/a-env/etc/bashrc",
             "etc/host -> /nix/store/a-env/etc/host",
-            "etc/mtab -> /nix/store/a-env/etc/mtab",
+            "etc/mtab -> ../proc/mounts",
             "etc/shell -> /nix/store/a-env/etc/shell",
             "etc/ssl",
             "etc/ssl/ca.crt -> /nix/store/a-env/etc/ssl/ca.crt",
             "etc/tree -> /nix/store/a-env/etc/tree",
             "nix",
+            "nix/profile -> /nix/store/a-env",
             "nix/store",
             "run",
             "run/profile -> /nix/store/a-env",
@@ -141,17 +142,18 @@ fn several_profiles_are_merged_and_the_first_wins() {
             "bin",
             "bin/sh -> /nix/store/a-env/bin/sh",
             "nix",
+            "nix/profile",
+            "nix/profile/bin",
+            "nix/profile/bin/env -> /nix/store/b-env/bin/env",
+            "nix/profile/bin/same -> /nix/store/a-env/bin/same",
+            "nix/profile/bin/sh -> /nix/store/a-env/bin/sh",
+            "nix/profile/bin/tool -> /nix/store/a-env/bin/tool",
+            "nix/profile/share",
+            "nix/profile/share/x",
+            "nix/profile/share/y -> /nix/store/b-env/share/y",
             "nix/store",
             "run",
-            "run/profile",
-            "run/profile/bin",
-            "run/profile/bin/env -> /nix/store/b-env/bin/env",
-            "run/profile/bin/same -> /nix/store/a-env/bin/same",
-            "run/profile/bin/sh -> /nix/store/a-env/bin/sh",
-            "run/profile/bin/tool -> /nix/store/a-env/bin/tool",
-            "run/profile/share",
-            "run/profile/share/x",
-            "run/profile/share/y -> /nix/store/b-env/share/y",
+            "run/profile -> ../nix/profile",
             "usr",
             "usr/bin",
             "usr/bin/env -> /nix/store/b-env/bin/env",
@@ -174,12 +176,85 @@ fn shells_that_lead_to_themselves_and_an_etc_that_is_elsewhere_are_left_out() {
 }
 
 #[test]
-fn in_layers_the_last_has_what_is_beside_the_store() {
-    let (plan, _) = plan(&[profile("a", [])], Path::new("run/profile"), &store(), &Extent::Bare).unwrap();
-    let layers = plan.in_layers(&store(), &[true, false, false]);
-    let expected =
-        ["0", "0/nix", "0/nix/store", "1", "2", "2/nix", "2/nix/store", "2/run", "2/run/profile -> /nix/store/a-env"];
-    assert_eq!(lines(&layers), expected);
+fn the_profile_is_at_nix_profile_too_unless_that_is_in_the_way() {
+    let profiles = || [profile("a", [("x", directory([]))]), profile("b", [])];
+    for (profile_path, store, one, several) in [
+        (
+            "run/profile",
+            "/nix/store",
+            &["nix/profile -> S", "run/profile -> S"][..],
+            &["nix/profile", "nix/profile/x", "run/profile -> ../nix/profile"][..],
+        ),
+        (
+            "app",
+            "/nix/store",
+            &["app -> S", "nix/profile -> S"],
+            &["app -> nix/profile", "nix/profile", "nix/profile/x"],
+        ),
+        ("nix/profile", "/nix/store", &["nix/profile -> S"], &["nix/profile", "nix/profile/x"]),
+        (
+            "nix/profile/y",
+            "/nix/store",
+            &["nix/profile", "nix/profile/y -> S"],
+            &["nix/profile", "nix/profile/y", "nix/profile/y/x"],
+        ),
+        ("nix", "/a/store", &["nix -> S"], &["nix", "nix/x"]),
+        ("app", "/a/store", &["app -> S", "nix/profile -> S"], &["app -> nix/profile", "nix/profile", "nix/profile/x"]),
+        ("app", "/nix/profile/store", &["app -> S", "nix/profile"], &["app", "app/x", "nix/profile"]),
+    ] {
+        let store = StoreDirectory::new(Path::new(store)).unwrap();
+        for (profiles, expected) in [(&profiles()[..1], one), (&profiles()[..], several)] {
+            let (plan, warnings) = plan(profiles, Path::new(profile_path), &store, &Extent::Bare).unwrap();
+            let lines = lines(&plan).into_iter().map(|line| line.replace(&format!("{store}/a-env"), "S"));
+            let hidden = |line: &String| {
+                line != "nix" && store.relative() != Path::new(line) && line != "a" || line == expected[0]
+            };
+            let found: Vec<_> = lines.filter(hidden).filter(|line| line != "run").collect();
+            assert_eq!(found, expected, "{profile_path}, {store}");
+            assert_eq!(warnings, []);
+        }
+    }
+}
+
+#[test]
+fn files_that_runtimes_read_are_copies() {
+    let store_file = |name: &str| format!("/nix/store/cccccccccccccccccccccccccccccccc-package/{name}");
+    let mut profile = profile(
+        "a",
+        [(
+            "etc",
+            directory([
+                ("passwd", leaf(&store_file("passwd"))),
+                ("group", leaf("/run/group")),
+                ("shadow", leaf(&store_file("shadow"))),
+                ("services", leaf(&store_file("services"))),
+                ("localtime", leaf("/usr/share/zoneinfo/UTC")),
+                ("resolv.conf", leaf("/run/systemd/resolve/stub-resolv.conf")),
+                ("hosts", leaf("/etc/static/hosts")),
+                ("static", directory([("hosts", leaf("/proc/hosts")), ("passwd", leaf(&store_file("passwd")))])),
+                ("os-release", directory([])),
+            ]),
+        )],
+    );
+    for name in ["passwd", "shadow", "services"] {
+        profile.texts.insert(store_file(name).into(), name.into());
+    }
+    let (plan, warnings) = plan(&[profile], Path::new("run/profile"), &store(), &Extent::Bare).unwrap();
+    let file = |text: &str, mode| Made::File { contents: text.into(), mode };
+    for (place, made) in [
+        ("etc/passwd", file("passwd", 0o644)),
+        ("etc/shadow", file("shadow", 0o600)),
+        ("etc/group", Made::Symlink("../run/group".into())),
+        ("etc/resolv.conf", Made::Symlink("../run/systemd/resolve/stub-resolv.conf".into())),
+        ("etc/hosts", Made::Symlink("../etc/static/hosts".into())),
+        // Not one of them.
+        ("etc/services", Made::Symlink(at("a", "etc/services"))),
+        ("etc/static/passwd", Made::Symlink(at("a", "etc/static/passwd"))),
+        ("etc/os-release", Made::DIRECTORY),
+    ] {
+        assert_eq!(plan.made[Path::new(place)], made, "{place}");
+    }
+    assert_eq!(warnings, [Warning::Broken(at("a", "etc/localtime"))]);
 }
 
 #[test]

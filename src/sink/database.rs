@@ -92,7 +92,7 @@ fn registration_text(registrations: &[Registration], store: &StoreDirectory) -> 
     let mut sorted: Vec<_> = registrations.iter().collect();
     sorted.sort_by(|a, b| a.path.cmp(&b.path));
     let mut text = String::new();
-    for Registration { path, nar_hash, nar_size, references } in sorted {
+    for Registration { path, nar_hash, nar_size, references, .. } in sorted {
         let mut references: Vec<_> = references.iter().collect();
         references.sort();
         let whole = |path| format!("{}\n", store.join(path).display());
@@ -116,6 +116,7 @@ mod tests {
             path: path(name),
             nar_hash: "0".repeat(64),
             nar_size: 7,
+            deriver: None,
             references: references.iter().map(|name| path(name)).collect(),
         };
         let (one, two) = (registration("1", &["1"]), registration("2", &["2", "1"]));

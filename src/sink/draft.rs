@@ -20,12 +20,13 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, syncfs};
 
 use super::mounts::Mounts;
+use super::oci::{Beside, Item};
 use super::remove::remove_tree;
 use super::target::Target;
 use super::{CallFailed, receipt::BesideStore};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
-use crate::root::{Made, Plan};
+use crate::root::Owner;
 
 /// Between the root's name and the random part of a draft's name.
 const INFIX: &[u8] = b".nixkit-";
@@ -125,23 +126,27 @@ impl Draft {
         &self.path
     }
 
-    /// Makes what `plan` says. The store directory is made too, for the engine to fill.
-    pub fn make(&self, plan: &Plan, interrupt: &Interrupt) -> anyhow::Result<BesideStore> {
+    /// Makes what `beside` has. The store directory is made too, for the engine to fill.
+    pub fn make(&self, beside: &Beside, interrupt: &Interrupt) -> anyhow::Result<BesideStore> {
         let mut made = BesideStore::default();
-        for (place, what) in &plan.made {
+        for (place, what) in beside.items() {
             interrupt.check()?;
             let path = self.path.join(place);
             match what {
                 // Its mode comes last: it may let nobody in.
-                Made::Directory { .. } => {
+                Item::Directory { .. } => {
                     fs::create_dir(&path)?;
                     made.directories += 1;
                 }
-                Made::File { contents, .. } => {
+                Item::Text { contents, .. } => {
                     fs::write(&path, contents)?;
                     made.files += 1;
                 }
-                Made::Symlink(target) => {
+                Item::File { from, .. } => {
+                    fs::copy(from, &path)?;
+                    made.files += 1;
+                }
+                Item::Symlink(target) => {
                     fs::os::unix::fs::symlink(target, &path)?;
                     made.symlinks += 1;
                 }
@@ -150,28 +155,31 @@ impl Draft {
         Ok(made)
     }
 
-    /// Gives what `plan` made its final owner, mode and time (seconds since 1970), after the store has been
+    /// Gives what [`Draft::make`] made its final owner, mode and time (seconds since 1970), after the store has been
     /// filled. Only root can give away: by another user everything stays that user's. Returns the directories that
     /// root could not give away, since a user namespace knows no such owner.
-    pub fn finish(&self, plan: &Plan, time: i64) -> anyhow::Result<Vec<PathBuf>> {
+    pub fn finish(&self, beside: &Beside, time: i64) -> anyhow::Result<Vec<PathBuf>> {
         let times = TimeSpec::new(time, 0);
         let mut kept = Vec::new();
         // From the inside out: what is made in a directory changes its time.
-        for (place, what) in plan.made.iter().rev() {
+        for (place, what) in beside.items().rev() {
             let path = self.path.join(place);
             let failed = |errno| CallFailed::new(format!("cannot finish `{}`", shown(&path)), errno);
             match *what {
-                Made::Directory { mode, owner } => {
-                    if owner != 0 && geteuid().is_root() {
-                        match fchownat(nix::fcntl::AT_FDCWD, &path, Some(owner.into()), Some(owner.into()), NO_FOLLOW) {
-                            Err(Errno::EINVAL | Errno::EPERM) => kept.push(place.clone()),
+                Item::Directory { mode, owner } => {
+                    if owner != Owner::ROOT && geteuid().is_root() {
+                        let (user, group) = (owner.user.into(), owner.group.into());
+                        match fchownat(nix::fcntl::AT_FDCWD, &path, Some(user), Some(group), NO_FOLLOW) {
+                            Err(Errno::EINVAL | Errno::EPERM) => kept.push(place.to_owned()),
                             given => given.map_err(failed)?,
                         }
                     }
                     fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
                 }
-                Made::File { mode, .. } => fs::set_permissions(&path, PermissionsExt::from_mode(mode))?,
-                Made::Symlink(_) => {}
+                Item::Text { mode, .. } | Item::File { mode, .. } => {
+                    fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+                }
+                Item::Symlink(_) => {}
             }
             let no_follow = UtimensatFlags::NoFollowSymlink;
             utimensat(nix::fcntl::AT_FDCWD, &path, &times, &times, no_follow).map_err(failed)?;

@@ -10,6 +10,7 @@ mod layout;
 mod pipeline;
 
 pub use beside::Beside;
+pub(super) use beside::Item;
 pub use pipeline::Compression;
 
 use std::collections::HashMap;

@@ -108,17 +108,6 @@ impl StorePath {
     pub fn name(&self) -> &str {
         self.0.get(HASH_PART + 1..).unwrap_or_default()
     }
-
-    /// The name cut in two as Nix does: the version begins after the first `-` that no letter follows
-    /// (`DrvName` in libstore).
-    pub fn package_and_version(&self) -> (&str, Option<&str>) {
-        let name = self.name();
-        let is_cut = |at: usize| name[at + 1..].starts_with(|c: char| !c.is_ascii_alphabetic());
-        match name.match_indices('-').map(|(at, _)| at).find(|&at| is_cut(at)) {
-            Some(at) => (&name[..at], Some(&name[at + 1..])),
-            None => (name, None),
-        }
-    }
 }
 
 impl fmt::Display for StorePath {
@@ -160,20 +149,6 @@ mod tests {
     #[test]
     fn the_name_follows_the_hash_part() {
         assert_eq!(StorePath::parse(HELLO).unwrap().name(), "hello-2.10");
-    }
-
-    #[test]
-    fn a_name_is_cut_before_its_version() {
-        for (name, package, version) in [
-            ("curl-8.0.1", "curl", Some("8.0.1")),
-            ("curl-8.0.1-bin", "curl", Some("8.0.1-bin")),
-            ("python3.11-requests-2.31.0", "python3.11-requests", Some("2.31.0")),
-            ("user-environment", "user-environment", None),
-            ("a-", "a-", None),
-        ] {
-            let path = StorePath::parse(&format!("{}-{name}", "0".repeat(32))).unwrap();
-            assert_eq!(path.package_and_version(), (package, version), "{name}");
-        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod names;
 mod profile;
 
-pub use names::{Wanted, read_tree};
+pub use names::{Wanted, read_texts, read_tree};
 pub use profile::{Environment, Profile, default_candidates, find_default, home_of, resolve};
 
 use std::ffi::OsString;

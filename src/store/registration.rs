@@ -14,6 +14,8 @@ pub struct Registration {
     pub nar_hash: String,
     /// Size of its NAR in bytes.
     pub nar_size: u64,
+    /// The derivation that it was built from, where Nix knows it.
+    pub deriver: Option<StorePath>,
     /// Its direct references, itself included where it refers to itself.
     pub references: Vec<StorePath>,
 }
@@ -48,14 +50,15 @@ pub fn parse_dump(text: &str, store: &StoreDirectory) -> Result<Vec<Registration
             return Err(lines.bad(format!("`{hash}` is no SHA-256 in base 16")));
         }
         let nar_size = lines.number("the NAR size")?;
-        lines.next("the deriver")?;
+        // It need not exist, and older versions of Nix wrote other things for an unknown one.
+        let deriver = store.parse(lines.next("the deriver")?).ok();
         let count = lines.number("the number of references")?;
         let mut references = Vec::new();
         for _ in 0..count {
             let reference = lines.next("a reference")?;
             references.push(store.parse(reference).map_err(|error| lines.bad(error.to_string()))?);
         }
-        registrations.push(Registration { path, nar_hash, nar_size, references });
+        registrations.push(Registration { path, nar_hash, nar_size, deriver, references });
     }
     Ok(registrations)
 }
@@ -99,13 +102,15 @@ mod tests {
     #[test]
     fn a_dump_is_read() {
         let text = format!(
-            "/nix/store/{HELLO}\n{HASH}\n1234\n/nix/store/x.drv\n2\n/nix/store/{GLIBC}\n/nix/store/{HELLO}\n\
-             /nix/store/{GLIBC}\nsha256:{HASH}\n5\n\n0\n"
+            "/nix/store/{HELLO}\n{HASH}\n1234\n/nix/store/{HELLO}.drv\n2\n/nix/store/{GLIBC}\n/nix/store/{HELLO}\n\
+             /nix/store/{GLIBC}\nsha256:{HASH}\n5\n\n0\n/nix/store/{GLIBC}\n{HASH}\n5\nunknown-deriver\n0\n"
         );
         let read = parse_dump(&text, &store()).unwrap();
-        assert_eq!(read.len(), 2);
+        assert_eq!(read.len(), 3);
         assert_eq!(read[0].path.base_name(), HELLO);
         assert_eq!(read[0].nar_size, 1234);
+        let derivers: Vec<_> = read.iter().map(|read| read.deriver.as_ref().map(StorePath::name)).collect();
+        assert_eq!(derivers, [Some("hello.drv"), None, None]);
         assert_eq!(read[0].references.iter().map(StorePath::base_name).collect::<Vec<_>>(), [GLIBC, HELLO]);
         assert_eq!(read[1].nar_hash, HASH);
         assert_eq!(read[1].references, []);

@@ -1,6 +1,7 @@
 //! The root as programs find it that expect a system: its modes, its users, and TLS, temporary files and time zones
 //! with no variable set.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -12,18 +13,35 @@ use crate::support::{
 
 /// What is in every complete root: place, mode, owner.
 const TABLE: &[(&str, u32, u32)] = &[
+    ("dev", 0o755, 0),
     ("etc", 0o755, 0),
     ("etc/group", 0o644, 0),
+    ("etc/hostname", 0o644, 0),
+    ("etc/hosts", 0o644, 0),
+    ("etc/mtab", 0o777, 0),
     ("etc/nsswitch.conf", 0o644, 0),
     ("etc/os-release", 0o644, 0),
     ("etc/passwd", 0o644, 0),
+    ("etc/resolv.conf", 0o644, 0),
     ("home", 0o755, 0),
     ("home/nonroot", 0o755, 65532),
+    ("nix", 0o755, 0),
+    ("nix/profile", 0o777, 0),
+    ("opt", 0o755, 0),
+    ("proc", 0o555, 0),
     ("root", 0o700, 0),
     ("run", 0o755, 0),
     ("run/profile", 0o777, 0),
+    ("sys", 0o555, 0),
+    ("usr", 0o755, 0),
+    ("usr/local", 0o755, 0),
+    ("usr/local/bin", 0o755, 0),
     ("var", 0o755, 0),
+    ("var/cache", 0o755, 0),
     ("var/empty", 0o555, 0),
+    ("var/lib", 0o755, 0),
+    ("var/log", 0o755, 0),
+    ("var/run", 0o777, 0),
     ("var/tmp", 0o1777, 0),
 ];
 
@@ -52,42 +70,68 @@ fn a_root_has_the_table_and_nothing_else_beside_its_store() {
 }
 
 #[test]
-fn the_readme_lists_every_entry() {
-    let readme = fs_err::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let more = ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+fn the_documentation_lists_every_entry() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/root-filesystem.md");
+    let page = fs_err::read_to_string(page).unwrap();
+    let more = ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/certs/ca-bundle.crt", "/etc/ssl/cert.pem", "/bin/bash"];
     let links = ["/etc/pki/tls/certs/ca-bundle.crt", "/usr/lib/ssl/cert.pem", "/usr/share/zoneinfo", "/etc/zoneinfo"];
     let table = TABLE.iter().map(|(place, ..)| format!("/{place}")).chain(["/tmp".to_owned()]);
     for place in table.chain(more.into_iter().chain(links).map(str::to_owned)) {
-        let row = readme.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{place}`")));
-        assert!(
-            row || ["/etc", "/home", "/run", "/var"].contains(&place.as_str()),
-            "no row of the README has `{place}`"
-        );
+        let row = page.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{place}`")));
+        let is_parent = ["/nix", "/usr", "/usr/local", "/var"].contains(&place.as_str());
+        assert!(row || is_parent, "no row of the page has `{place}`");
     }
 }
 
-#[test]
-fn the_files_of_a_profile_win() {
-    let store = Store::new();
+/// A profile with users, hosts and certificates of its own, as `dockerTools.fakeNss` and others make them.
+pub(crate) fn profile_with_etc(store: &Store) -> PathBuf {
     let profile = folder();
     let etc = profile.path().join("etc");
     fs_err::create_dir_all(etc.join("ssl/certs")).unwrap();
-    fs_err::write(etc.join("passwd"), "me:x:1:1::/:/bin/me\n").unwrap();
+    fs_err::create_dir_all(profile.path().join("package")).unwrap();
+    fs_err::write(profile.path().join("package/passwd"), "me:x:1:1::/:/bin/me").unwrap();
+    symlink("../package/passwd", etc.join("passwd")).unwrap();
+    for (name, text) in
+        [("group", "me:x:1:\n"), ("shadow", "me:!:1::::::\n"), ("hosts", "1.2.3.4 x\n"), ("services", "x 1/tcp\n")]
+    {
+        fs_err::write(etc.join(name), text).unwrap();
+    }
     fs_err::write(etc.join("ssl/certs/ca-bundle.crt"), "mine\n").unwrap();
-    let path = PathBuf::from(finish(store.nix_store().arg("--add").arg(profile.path())));
+    symlink("/proc/mounts", etc.join("mtab")).unwrap();
+    finish(store.nix_store().arg("--add").arg(profile.path())).into()
+}
+
+#[test]
+fn the_files_of_a_profile_win_and_a_user_is_added_to_them() {
+    let store = Store::new();
+    let path = profile_with_etc(&store);
     let folder = folder();
     let root = folder.path().join("root");
-    let warnings = ["user `app` is not in `/etc/passwd`: the profile has its own".to_owned()];
-    let export = Export::new(&store).profile(&path).args(["--user", "app:7"]).root(&root);
-    let receipt = export.exports_with(&warnings);
+    let export = Export::new(&store).profile(&path);
+    let receipt = export.clone().args(["--user", "app:7"]).root(&root).exports();
     judge(&store, &[&path], &receipt);
-    let link = |place: &str| fs_err::read_link(root.join(place)).unwrap();
-    assert_eq!(link("etc/passwd"), path.join("etc/passwd"));
+    let text = |place: &str| fs_err::read_to_string(root.join(place)).unwrap();
+    assert_eq!(text("etc/passwd"), "me:x:1:1::/:/bin/me\napp:x:7:7:app:/home/app:/sbin/nologin\n");
+    assert_eq!(text("etc/group"), "me:x:1:\napp:x:7:\n");
+    assert_eq!(text("etc/hosts"), "1.2.3.4 x\n");
     for place in ["etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "usr/lib/ssl/cert.pem"] {
-        assert_eq!(link(place), path.join("etc/ssl/certs/ca-bundle.crt"), "{place}");
+        assert_eq!(fs_err::read_link(root.join(place)).unwrap(), path.join("etc/ssl/certs/ca-bundle.crt"), "{place}");
     }
-    assert!(fs_err::read_to_string(root.join("etc/group")).unwrap().contains("\napp:x:7:\n"));
     assert_eq!(Entry::read(&root.join("home/app")).what, What::Directory);
+    // One that is there is there once.
+    let again = folder.path().join("again");
+    export.clone().args(["--user", "me:1"]).root(&again).exports();
+    assert_eq!(fs_err::read_to_string(again.join("etc/passwd")).unwrap(), "me:x:1:1::/:/bin/me");
+    for (user, taken) in [("app:1", "it has `me` with 1"), ("me:2", "it has `me` with 1"), ("me", "it has `me` with 1")]
+    {
+        let id = user.split_once(':').map_or("1000", |(_, id)| id);
+        let name = user.split_once(':').map_or(user, |(name, _)| name);
+        let message = format!(
+            "export-profile: error: cannot add user `{name}` ({id}) to `/etc/passwd`: {taken}\n\
+             hint: choose another name or number: `--user NAME:UID`\n"
+        );
+        export.clone().args(["--user", user]).root(folder.path().join("refused")).refuses(1, &message);
+    }
 }
 
 #[test]
@@ -97,6 +141,8 @@ fn who_is_no_user_is_a_usage_error() {
     let root = folder.path().join("root");
     for (user, why) in [
         ("app:0", "0 is `root` in every root"),
+        ("tty", "`tty` is the group `tty` (5) in every root"),
+        ("app:5", "5 is the group `tty` (5) in every root"),
         ("Me", "a name is 1 to 32 of `a-z`, `0-9`, `_` and `-`, and begins with none of the digits and `-`"),
     ] {
         let message = format!(
@@ -184,7 +230,9 @@ fn programs_find_certificates_users_time_zones_and_room_with_no_variable_set() {
     );
     // curl writes to a device, which a root has only once something runs it.
     for root in [&root, &bare] {
-        fs_err::create_dir(root.join("dev")).unwrap();
+        if !root.join("dev").exists() {
+            fs_err::create_dir(root.join("dev")).unwrap();
+        }
         call("mknod", [&root.join("dev/null"), &"c", &"1", &"3"]);
         crate::support::set_mode(&root.join("dev/null"), 0o666);
     }

@@ -82,6 +82,8 @@ fn what_lies_beside_the_store_has_plain_modes_and_one_time() {
                 "etc/".to_owned(),
                 "etc/deep/".to_owned(),
                 format!("etc/deep/hosts -> {}/etc/deep/hosts", profile.display()),
+                "nix/".to_owned(),
+                format!("nix/profile -> {}", profile.display()),
                 "run/".to_owned(),
                 format!("run/profile -> {}", profile.display()),
                 "usr/".to_owned(),
@@ -177,7 +179,10 @@ fn programs_of_the_stand_in_run_in_the_root_with_an_empty_environment() {
     let receipt = Export::new(&store).profile(&profile).arg("--verify").root(&root).exports();
     assert!(receipt.verified);
     judge(&store, &[&profile], &receipt);
-    assert_eq!(names(&root), ["bin", "etc", "home", "nix", "root", "run", "tmp", "var"]);
+    assert_eq!(
+        names(&root),
+        ["bin", "dev", "etc", "home", "nix", "opt", "proc", "root", "run", "sys", "tmp", "usr", "var"]
+    );
     for (words, output) in [
         (&["/run/profile/bin/hello"][..], "Hello, world!\n"),
         (&["/bin/sh", "-c", "echo $0 $PPID_IS_NOT_SET"], "/bin/sh\n"),

@@ -72,11 +72,7 @@ fn the_report_tells_sizes_reasons_and_equal_files() {
     assert_eq!((table.status.code(), table.stderr.as_str()), (Some(0), ""));
     let lines: Vec<_> = table.stdout.lines().collect();
     assert!(lines[1].contains("large-2.0-bin") && lines[1].ends_with("  env"), "{}", table.stdout);
-    assert!(
-        table.stdout.contains("in 4 store paths\n2 files are there already under another name;"),
-        "{}",
-        table.stdout
-    );
+    assert!(table.stdout.contains("in 4 store paths\n2 files are duplicates of others;"), "{}", table.stdout);
     export.arg("--report=table").run().is(0, &table.stdout, "");
 }
 

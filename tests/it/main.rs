@@ -1,6 +1,7 @@
 //! Drives the real static binary against a real Nix store. A module per topic.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+mod additions;
 mod architecture;
 mod bad_input;
 mod bash_tmate;
@@ -22,7 +23,9 @@ mod multicall;
 mod pins;
 mod profiles;
 mod properties;
+mod recipes;
 mod reports;
+mod runtimes;
 mod sbom;
 mod start_tmate;
 mod support;

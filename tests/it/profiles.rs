@@ -21,7 +21,8 @@ fn named(receipt: &Receipt) -> Vec<(&str, &Path)> {
 
 /// The lines of a root that has nothing but the link to its profile.
 fn only_linked(profile: &Path) -> Vec<String> {
-    vec!["run/".into(), format!("run/profile -> {}", profile.display())]
+    let link = |place: &str| format!("{place} -> {}", profile.display());
+    vec!["nix/".into(), link("nix/profile"), "run/".into(), link("run/profile")]
 }
 
 #[test]
@@ -47,6 +48,8 @@ fn a_profile_of_nix_env_is_exported_at_its_current_generation() {
             link("etc/conf"),
             "etc/conf.d/".to_owned(),
             link("etc/conf.d/x"),
+            "nix/".to_owned(),
+            format!("nix/profile -> {}", second.display()),
             "run/".to_owned(),
             format!("run/profile -> {}", second.display()),
             "usr/".to_owned(),
@@ -184,20 +187,22 @@ fn several_profiles_are_merged_and_each_conflict_is_told() {
             link("etc/conf", &first, "etc/conf"),
             "etc/conf.d/".to_owned(),
             link("etc/conf.d/x", &second, "etc/conf.d/x"),
+            "nix/".to_owned(),
+            "nix/profile/".to_owned(),
+            "nix/profile/bin/".to_owned(),
+            link("nix/profile/bin/env", &second, "bin/env"),
+            link("nix/profile/bin/sh", &first, "bin/sh"),
+            link("nix/profile/bin/tool", &first, "bin/tool"),
+            "nix/profile/etc/".to_owned(),
+            link("nix/profile/etc/conf", &first, "etc/conf"),
+            "nix/profile/etc/conf.d/".to_owned(),
+            link("nix/profile/etc/conf.d/x", &second, "etc/conf.d/x"),
+            "nix/profile/share/".to_owned(),
+            "nix/profile/share/both/".to_owned(),
+            link("nix/profile/share/both/first", &first, "share/both/first"),
+            link("nix/profile/share/both/second", &second, "share/both/second"),
             "run/".to_owned(),
-            "run/profile/".to_owned(),
-            "run/profile/bin/".to_owned(),
-            link("run/profile/bin/env", &second, "bin/env"),
-            link("run/profile/bin/sh", &first, "bin/sh"),
-            link("run/profile/bin/tool", &first, "bin/tool"),
-            "run/profile/etc/".to_owned(),
-            link("run/profile/etc/conf", &first, "etc/conf"),
-            "run/profile/etc/conf.d/".to_owned(),
-            link("run/profile/etc/conf.d/x", &second, "etc/conf.d/x"),
-            "run/profile/share/".to_owned(),
-            "run/profile/share/both/".to_owned(),
-            link("run/profile/share/both/first", &first, "share/both/first"),
-            link("run/profile/share/both/second", &second, "share/both/second"),
+            "run/profile -> ../nix/profile".to_owned(),
             "usr/".to_owned(),
             "usr/bin/".to_owned(),
             link("usr/bin/env", &second, "bin/env"),
@@ -244,6 +249,7 @@ fn the_profile_link_goes_where_it_is_wanted() {
         expected.push(format!("bin/sh -> {}/bin/sh", path.display()));
         expected.push(format!("etc/conf -> {}/etc/conf", path.display()));
         expected.extend(lines);
+        expected.extend(["nix/".to_owned(), format!("nix/profile -> {}", path.display())]);
         expected.sort();
         let mut found = Tree::read(&root).beside(&store.directory);
         found.sort();
@@ -279,8 +285,10 @@ fn links_that_lead_nowhere_or_in_circles_are_left_out_of_etc() {
             "etc/linked/conf.d/".to_owned(),
             link("linked/conf.d/x"),
             // Leads out of the store, to a place that a running container has.
-            link("mtab"),
+            "etc/mtab -> ../proc/mounts".to_owned(),
             "etc/sub/".to_owned(),
+            "nix/".to_owned(),
+            format!("nix/profile -> {}", path.display()),
             "run/".to_owned(),
             format!("run/profile -> {}", path.display()),
         ]

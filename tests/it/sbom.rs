@@ -117,3 +117,59 @@ fn the_commit_of_nixpkgs_is_told_where_the_profile_knows_it() {
         .collect();
     assert!(told.contains(&"second") && !told.contains(&"profile"), "{bill:#}");
 }
+
+/// Names as nixpkgs gives them, and what the bill must say of each: package, version, output.
+const NAMES: &[(&str, &str, &str, &str)] = &[
+    ("openssl-3.0.13-bin", "openssl", "3.0.13", "bin"),
+    ("glibc-2.39-52", "glibc", "2.39-52", ""),
+    ("glibc-2.39-52-bin", "glibc", "2.39-52", "bin"),
+    ("python3.11-requests-2.31.0", "python3.11-requests", "2.31.0", ""),
+    ("source", "source", "", ""),
+    ("CVE-2024-1.patch", "CVE-2024-1.patch", "", ""),
+    ("app-0-unstable-2024-05-01", "app", "0-unstable-2024-05-01", ""),
+    ("a+b-1.0+git2024", "a+b", "1.0+git2024", ""),
+    // Outputs of one derivation, as Nix itself names them.
+    ("nss-3.98", "nss", "3.98", ""),
+    ("nss-3.98-p11kit", "nss", "3.98", "p11kit"),
+    ("nss-3.98-dev", "nss", "3.98", "dev"),
+];
+
+#[test]
+fn outputs_are_not_part_of_a_version() {
+    let store = Store::new();
+    let folder = folder();
+    let single = NAMES.iter().filter(|(name, ..)| !name.starts_with("nss")).map(|(name, ..)| format!("(d \"{name}\")"));
+    let expression = format!(
+        "let common = {{ system = builtins.currentSystem; builder = \"/bin/bash\"; PATH = \"/usr/bin:/bin\"; }};
+         d = name: derivation (common // {{ inherit name; args = [ \"-c\" \"echo $name >$out\" ]; }});
+         nss = derivation (common // {{ name = \"nss-3.98\"; outputs = [ \"out\" \"p11kit\" \"dev\" ];
+           args = [ \"-c\" \"for o in $outputs; do echo $o >${{\"$\"}}{{!o}}; done\" ]; }});
+         in derivation (common // {{ name = \"env\"; args = [ \"-c\" \"echo $parts >$out\" ];
+           parts = [ {} nss nss.p11kit nss.dev ]; }})",
+        single.collect::<Vec<_>>().join(" ")
+    );
+    let file = folder.path().join("names.nix");
+    fs_err::write(&file, expression).unwrap();
+    let env = finish(store.command("nix-build").arg(&file).arg("--no-out-link"));
+    let path = folder.path().join("bill.json");
+    let export = Export::new(&store).profile(&env).arg("--dry-run").arg("--sbom").arg(&path);
+    assert_eq!(export.run().status.code(), Some(0));
+    let bill: Value = serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(complaints(&bill), [""; 0]);
+    for (name, package, version, output) in NAMES {
+        let components = bill["components"].as_array().unwrap();
+        let is_it = |part: &&Value| part["bom-ref"].as_str().unwrap().split_once('-').unwrap().1 == *name;
+        let component = components.iter().find(is_it).unwrap();
+        let property = |wanted: &str| {
+            let properties = component["properties"].as_array().unwrap();
+            let found = properties.iter().find(|property| property["name"] == wanted);
+            found.map_or("", |property| property["value"].as_str().unwrap())
+        };
+        let said = [&component["name"], &component["version"]].map(|part| part.as_str().unwrap_or_default());
+        assert_eq!((said, property("nixkit:output")), ([*package, *version], *output), "{name}");
+        let reference = component["bom-ref"].as_str().unwrap();
+        assert_eq!(property("nix:store_path"), store.directory.join(reference).to_str().unwrap());
+        let is_file = *name == "CVE-2024-1.patch";
+        assert_eq!((component["type"] == "file", component.get("purl").is_none()), (is_file, is_file), "{name}");
+    }
+}

@@ -13,6 +13,9 @@ let
     bash.postInstall = "ln -s bash bin/sh";
     coreutils = { };
     curl = { };
+    # Written in Go. nixpkgs calls the program `registry`.
+    distribution.debian = "docker-registry";
+    distribution.postInstall = "ln -s docker-registry bin/registry";
     git.environment = {
       GIT_EXEC_PATH = "${out}/lib/git-core";
       GIT_TEMPLATE_DIR = "${out}/share/git-core/templates";
@@ -22,14 +25,47 @@ let
     gnutar.debian = "tar";
     gzip = { };
     hello = { };
+    # Debian has the configuration and the certificates of Java in /etc, behind links.
+    jre_headless.debian = dependencyOf "default-jre-headless" "openjdk-[0-9]+-jre-headless";
+    jre_headless.postInstall = ''
+      rm -f lib/jvm/java-1.*
+      cd lib/jvm/java-*/
+      (cd "/usr/lib/jvm/''${PWD##*/}" && find . -type l -lname '/etc/*' -printf '%P\0') |
+        tar -c -C "/usr/lib/jvm/''${PWD##*/}" --dereference --null --files-from=- | tar -x
+      mkdir -p "$out/bin"
+      ln -sr bin/* "$out/bin"
+    '';
     less.environment = { inherit TERMINFO_DIRS; };
     nix.debian = "nix-bin";
     nix.environment = {
       NIX_BIN_DIR = "${out}/bin";
       NIX_LIBEXEC_DIR = "${out}/libexec";
     };
+    nginx = { };
+    nodejs = { };
     openssh.debian = "openssh-client";
+    # Part of `openssh` in nixpkgs.
+    opensshServer.debian = "openssh-server";
     openssl = { };
+    # Without its just-in-time compiler, which needs LLVM.
+    postgresql.debian = dependencyOf "postgresql" "postgresql-[0-9]+";
+    postgresql.postInstall = ''
+      rm -rf lib/postgresql/*/lib/{llvmjit*,bitcode}
+      mkdir -p bin
+      ln -sr lib/postgresql/*/bin/* bin
+    '';
+    # The interpreter finds its library beside it. Debian has that in two packages, some of it as scripts with the mode of
+    # programs, which the builder leaves out of them.
+    python3.debian = "${python}-minimal";
+    python3.postInstall = ''
+      for library in ${debianPackages."lib${python}-minimal"} ${debianPackages."lib${python}-stdlib"}; do
+        cp -r --no-preserve=mode,ownership "$library/lib/." lib
+      done
+      dpkg-query -L lib${python}-minimal lib${python}-stdlib | grep '\.py$' | while read -r file; do
+        [[ -e ''${file#/usr/} ]] || cp --no-preserve=mode,ownership "$file" "''${file#/usr/}"
+      done
+      ln -sr bin/python3.* bin/python3
+    '';
     sqlite.debian = "sqlite3";
     # tmate does not start without a UTF-8 locale and a description of the terminal.
     tmate.environment = {
@@ -38,6 +74,8 @@ let
     };
     xz.debian = "xz-utils";
   };
+
+  python = dependencyOf "python3" "python3\\.[0-9]+";
 
   packages = mapAttrs (pname: program: make ({ inherit pname; debian = pname; shell = shellFor pname; } // program)) programs // {
     inherit buildEnv cacert debianPackages snapshot;
@@ -133,6 +171,9 @@ let
 
   dependencies = debian: filter (name: name != debian)
     (concatMap resolve (names (installed.${debian}.Pre-Depends or "") ++ names (installed.${debian}.Depends or "")));
+
+  # The dependency of an installed package whose name has this form: some packages exist to name another.
+  dependencyOf = debian: form: head (filter (name: match form name != null) (dependencies debian) ++ [ debian ]);
 
   resolve = name: if installed ? ${name} then [ name ] else providers.${name} or [ ];
   providers = mapAttrs (_: value: [ value ]) (listToAttrs (concatMap

@@ -1,5 +1,7 @@
-//! What an image has beside its store paths: the plan of the root, folders laid over it, a Nix database.
+//! What a root has apart from its store paths: its plan, folders laid over it, added directories, a Nix database.
 //! It must never put anything into the store.
+
+mod additions;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,7 +14,7 @@ use walkdir::WalkDir;
 use super::entries::{self, Output, What};
 use crate::failure::shown;
 use crate::interrupt::Interrupt;
-use crate::root::{Made, Plan};
+use crate::root::{Made, Owner, Plan};
 use crate::store::StoreDirectory;
 
 /// Bytes of a file that are read at once.
@@ -20,15 +22,15 @@ const BUFFER: usize = 256 * 1024;
 const DIRECTORY_MODE: u32 = 0o755;
 const LINK_MODE: u32 = 0o777;
 
-/// Everything in an image's root but store paths. Paths are relative to the root; every parent is in it too.
+/// Everything in a root but store paths. Paths are relative to the root; every parent is in it too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beside {
     items: BTreeMap<PathBuf, Item>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Item {
-    Directory { mode: u32, owner: u32 },
+pub(in crate::sink) enum Item {
+    Directory { mode: u32, owner: Owner },
     Symlink(PathBuf),
     Text { contents: Vec<u8>, mode: u32 },
     File { from: PathBuf, mode: u32, size: u64 },
@@ -69,7 +71,7 @@ impl Beside {
             // A folder lends its mode, but a home stays its user's.
             let owner = match self.items.get(place) {
                 Some(Item::Directory { owner, .. }) => *owner,
-                _ => 0,
+                _ => Owner::ROOT,
             };
             Item::Directory { mode, owner }
         } else {
@@ -109,7 +111,7 @@ impl Beside {
     fn parents(&mut self, place: &Path) {
         for parent in place.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()) {
             if !matches!(self.items.get(parent), Some(Item::Directory { .. })) {
-                self.put(parent, Item::Directory { mode: DIRECTORY_MODE, owner: 0 });
+                self.put(parent, Item::Directory { mode: DIRECTORY_MODE, owner: Owner::ROOT });
             }
         }
     }
@@ -120,6 +122,28 @@ impl Beside {
             self.items.retain(|path, _| !path.starts_with(place));
         }
         self.items.insert(place.to_owned(), item);
+    }
+
+    /// What there is, each directory before what is in it.
+    pub(in crate::sink) fn items(&self) -> impl DoubleEndedIterator<Item = (&Path, &Item)> {
+        self.items.iter().map(|(place, item)| (place.as_path(), item))
+    }
+
+    /// Roots side by side, called `0`, `1` and so on, that are this one when they are laid over each other in this
+    /// order: the last has all of this, the others only a store, if they have store paths (`has_paths`).
+    #[must_use]
+    pub fn in_layers(&self, store: &StoreDirectory, has_paths: &[bool]) -> Self {
+        let mut layers = Self::default();
+        for (layer, has_paths) in has_paths.iter().enumerate() {
+            let layer = PathBuf::from(layer.to_string());
+            let deepest = if *has_paths { layer.join(store.relative()) } else { layer };
+            layers.parents(&deepest.join("x"));
+        }
+        if let Some(last) = has_paths.len().checked_sub(1) {
+            let last = PathBuf::from(last.to_string());
+            layers.items.extend(self.items.iter().map(|(place, item)| (last.join(place), item.clone())));
+        }
+        layers
     }
 
     /// Writes everything as entries, each directory before what is in it.

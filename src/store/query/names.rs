@@ -1,7 +1,7 @@
 //! Reads the names in a profile, following links as long as they stay in the store.
 //! It must never look at anything outside: that is this machine's, not the root's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -19,13 +19,15 @@ use crate::store::tree::{Node, Tree};
 /// Which names of a profile are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// What a root needs of one profile: `etc` with all that is in it, of `bin` only `sh` and `env`, and that
-    /// there is a directory `share/zoneinfo`.
+    /// What a root needs of one profile: `etc` with all that is in it, of `bin` only [`SHELLS`], and that there is a
+    /// directory `share/zoneinfo`.
     ForRoot,
     /// All names: what the merging of several profiles needs.
     Everything,
 }
 
+/// Programs that a root has outside of the store too.
+const SHELLS: [&str; 3] = ["sh", "env", "bash"];
 /// More names than any profile has; links between directories can multiply them without end.
 const MOST_NAMES: usize = 500_000;
 /// As many links as the kernel follows in one path (`path_resolution(7)`).
@@ -51,8 +53,9 @@ pub fn read_tree(
     match reader.follow(&profile.join("bin"))? {
         Followed::Directory(bin) => {
             let mut shells = Tree::new();
-            reader.child(&bin, "sh", &mut shells)?;
-            reader.child(&bin, "env", &mut shells)?;
+            for shell in SHELLS {
+                reader.child(&bin, shell, &mut shells)?;
+            }
             tree.insert("bin".into(), Node::Directory(shells));
         }
         _ => reader.child(&real, "bin", &mut tree)?,
@@ -62,6 +65,22 @@ pub fn read_tree(
         tree.insert("share".into(), Node::Directory(zones));
     }
     Ok(tree)
+}
+
+/// The contents of those files in the `etc` of a profile that are called one of `names` and lie in the store, by the places
+/// to which they lead. `tree` is what [`read_tree`] read of the profile.
+pub fn read_texts<'a>(
+    tree: &Tree,
+    names: impl Iterator<Item = &'a OsStr>,
+    store: &StoreDirectory,
+) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let Some(Node::Directory(etc)) = tree.get(OsStr::new("etc")) else { return Ok(BTreeMap::new()) };
+    let leaves = names.filter_map(|name| match etc.get(name)? {
+        Node::Leaf { leads_to } => Some(leads_to),
+        _ => None,
+    });
+    let is_file = |path: &&PathBuf| path.starts_with(store.as_path()) && path.as_path() != store.as_path();
+    leaves.filter(is_file).map(|path| Ok((path.clone(), fs::read(path)?))).collect()
 }
 
 /// Where a name leads.

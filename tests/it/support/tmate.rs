@@ -80,7 +80,7 @@ impl Lines {
 }
 
 /// Waits for something that no pipe tells of. The nap spares the processor and decides nothing.
-pub(crate) fn until(is_so: impl Fn() -> bool) {
+pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + LONGEST;
     while !is_so() {
         assert!(Instant::now() < until, "it never was so");
