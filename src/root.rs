@@ -203,9 +203,8 @@ pub fn plan(
         None => {}
     }
     for (name, place) in [("env", "usr/bin/env"), ("sh", "bin/sh")] {
-        if let Some(Merged::Directory { names: bin, .. }) = merged.get(OsStr::new("bin"))
-            && let Some(Merged::Link { target, leads_to }) = bin.get(OsStr::new(name))
-        {
+        let Some(Merged::Directory { names: bin, .. }) = merged.get(OsStr::new("bin")) else { continue };
+        if let Some(Merged::Link { target, leads_to }) = bin.get(OsStr::new(name)) {
             planner.link(Path::new(place), target, leads_to)?;
         }
     }
