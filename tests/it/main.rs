@@ -24,6 +24,7 @@ mod profiles;
 mod properties;
 mod reports;
 mod sbom;
+mod set_up;
 mod start_tmate;
 mod support;
 mod sync_dockerfile;
