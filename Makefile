@@ -11,7 +11,7 @@ TARGET = $(shell musl=$(HOST:-gnu=-musl); test -d "$$(rustc --print sysroot)/lib
 BINARY = $(CURDIR)/target/$(TARGET)/release/nixkit
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: help build demo check test stress bench bench-sync clean binary run-demo run-bench run-bench-sync lints unit-tests integration-tests stress-tests tests-passed
+.PHONY: help build demo check check-msrv test stress bench bench-sync clean binary run-demo run-bench run-bench-sync lints unit-tests integration-tests stress-tests tests-passed
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -26,8 +26,11 @@ demo: ## Build it, export a profile of real Nix, make a base image, build Docker
 	$(AGAIN) binary run-demo
 
 check: ## Format, lints and unit tests: what to run while you work
-	@.ci/set-up build
+	@.ci/set-up check
 	$(AGAIN) lints unit-tests
+
+check-msrv: ## Compile with exactly the oldest Rust that Cargo.toml allows (rust-version)
+	@.ci/check-msrv
 
 test: ## Everything that CI runs
 	@.ci/set-up test
@@ -46,7 +49,7 @@ bench-sync: ## Time sync-dockerfile on a Dockerfile of 1 MB and a flake.lock of 
 	$(AGAIN) binary run-bench-sync
 
 clean: ## Remove everything that was built here
-	@.ci/as-root rm -rf target/demo target/bench
+	@.ci/as-root rm -rf target/demo target/bench target/toolkit
 	cargo clean
 
 # Without --target the flags would hold for proc-macros too, which cannot be static. At a fixed address: a table of
@@ -71,8 +74,7 @@ run-bench-sync:
 	target/release/examples/bench-sync $(BINARY)
 
 lints:
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	@.ci/lints
 
 unit-tests:
 	cargo test --locked --lib --example bench
@@ -80,7 +82,7 @@ unit-tests:
 # They mount file systems, so they run as root, in a mount namespace of their own: nothing stays mounted,
 # however they end. cargo itself runs as the user.
 integration-tests:
-	cargo build --locked -p fake-tmate -p tmate-server
+	cargo build --locked --manifest-path tests/Cargo.toml --target-dir target
 	$(RUNNER)='$(CURDIR)/.ci/as-root unshare --mount --propagation private' NIXKIT=$(BINARY) \
 		cargo test --locked --test it
 

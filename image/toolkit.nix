@@ -1,11 +1,11 @@
-# nixkit, built from this repository as one static binary with nixpkgs. Its rustc has to be the version in
-# ../rust-toolchain.toml or newer.
+# nixkit, built from this repository as one static binary with nixpkgs. Its rustc must be at least as new as
+# `rust-version` in ../Cargo.toml: 1.85, which nixpkgs has had since nixos-25.05.
 { pkgs ? import <nixpkgs> { } }:
 
 let
   cargo = builtins.fromTOML (builtins.readFile ../Cargo.toml);
-  # What input-hash counts, and no more: neither documents nor tests build it again.
-  wanted = [ "src" "Cargo.toml" "Cargo.lock" ".cargo" ];
+  # Also what input-hash covers. A change elsewhere, as to a document or a test, builds nothing again.
+  sources = builtins.filter (line: builtins.isString line && line != "") (builtins.split "\n" (builtins.readFile ./sources));
   root = toString ../.;
 in
 pkgs.rustPlatform.buildRustPackage {
@@ -16,7 +16,7 @@ pkgs.rustPlatform.buildRustPackage {
     path = ../.;
     filter = path: _:
       let relative = builtins.substring (builtins.stringLength root + 1) (-1) (toString path);
-      in builtins.elem (builtins.head (builtins.split "/" relative)) wanted;
+      in builtins.elem (builtins.head (builtins.split "/" relative)) sources;
   };
   cargoLock.lockFile = ../Cargo.lock;
   # As in ../Makefile where rustup has no musl: this way nixpkgs' own rustc does it, from its binary cache.

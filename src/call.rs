@@ -4,6 +4,7 @@
 //! [`crate::program`] is for those that answer at once and from this machine.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
@@ -113,7 +115,7 @@ impl Program {
     /// Runs it and hands all that it prints, on whichever stream, to `listen` at once. Fails with the end of that
     /// where it fails.
     pub fn run(&self, call: &Call, listen: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
-        let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         let both = writer.try_clone().context("cannot make a pipe")?;
         let mut child = self.start(call, writer.into(), both.into())?;
         let deadline = Instant::now() + call.limit;
@@ -124,7 +126,7 @@ impl Program {
             let much = tail.len().saturating_sub(TAIL);
             tail.drain(..much);
         };
-        self.listen(&in_background(reader), &mut child, deadline, call, &mut keep)?;
+        self.listen(&in_background(File::from(reader)), &mut child, deadline, call, &mut keep)?;
         let status = child.wait().with_context(|| format!("cannot wait for `{}`", self.name()))?;
         if status.success() {
             return Ok(());
@@ -310,7 +312,7 @@ mod tests {
         let mut pid = Vec::new();
         let error = program.run(&call, &mut |chunk| pid.extend_from_slice(chunk)).unwrap_err();
         assert_eq!(error.to_string(), "`sh` did not end within 0 s");
-        assert!(started.elapsed() < Duration::from_mins(1));
+        assert!(started.elapsed() < Duration::from_secs(60));
         if let Ok(pid) = String::from_utf8(pid).unwrap().trim().parse::<i32>() {
             // It is not this process's child, so nobody here can wait for its end.
             let ended = || {
@@ -318,7 +320,7 @@ mod tests {
                 stat.is_empty() || stat.contains(") Z ")
             };
             while !ended() {
-                assert!(started.elapsed() < Duration::from_mins(1), "it lives on");
+                assert!(started.elapsed() < Duration::from_secs(60), "it lives on");
                 std::thread::yield_now();
             }
         }

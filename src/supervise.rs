@@ -172,9 +172,7 @@ fn send_to_all(shell: Pid, signal: Signal) -> Option<Ending> {
     send(shell, Signal::SIGCONT);
     send(shell, Signal::SIGSTOP);
     let waited = rustix::process::waitpid(rustix::process::Pid::from_raw(shell.as_raw()), WaitOptions::UNTRACED);
-    if let Ok(Some((_, status))) = waited
-        && let Some(ending) = ending(status)
-    {
+    if let Some(ending) = waited.ok().flatten().and_then(|(_, status)| ending(status)) {
         return Some(ending);
     }
     let children = processes::children(shell.as_raw());

@@ -136,12 +136,12 @@ fn notes(quick: bool) -> Vec<String> {
 fn check_namespace() -> anyhow::Result<()> {
     let [own, parent] = ["/proc/self/ns/mnt", "/proc/1/ns/mnt"].map(std::fs::read_link);
     // Where the first process's cannot be read, as in some containers, we are not alone in doubt.
-    if let (Ok(own), Ok(parent)) = (own, parent)
-        && own == parent
-    {
-        bail!("the benchmark needs a mount namespace of its own: run `make bench`");
+    match (own, parent) {
+        (Ok(own), Ok(parent)) if own == parent => {
+            bail!("the benchmark needs a mount namespace of its own: run `make bench`")
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn on_path(program: &str) -> bool {

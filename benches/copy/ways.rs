@@ -263,7 +263,7 @@ pub(crate) fn schedule(groups: &[Vec<Way>], round: usize) -> Vec<(usize, Way)> {
     numbers.rotate_left(round % groups.len().max(1));
     let ways = |number: usize| {
         let group = groups.get(number).into_iter().flatten().copied();
-        let ordered: Vec<Way> = if round.is_multiple_of(2) { group.collect() } else { group.rev().collect() };
+        let ordered: Vec<Way> = if round % 2 == 0 { group.collect() } else { group.rev().collect() };
         ordered.into_iter().map(move |way| (number, way))
     };
     numbers.into_iter().flat_map(ways).collect()

@@ -106,7 +106,8 @@ fn install(directory: &Path, force: bool) -> anyhow::Result<()> {
         }
     }
     for link in missing {
-        let temporary = link.with_added_extension(format!("{OWN_NAME}-{}", std::process::id()));
+        let mut temporary = link.clone().into_os_string();
+        temporary.push(format!(".{OWN_NAME}-{}", std::process::id()));
         fs::os::unix::fs::symlink(&target, &temporary)?;
         if let Err(error) = fs::rename(&temporary, &link) {
             let _ = fs::remove_file(&temporary);

@@ -335,9 +335,8 @@ impl<'a> Updater<'a> {
             }
         }
         let mut updates = updates(head, &past);
-        if let Some(commit) = &self.arguments.commit
-            && updates.iter().all(|update| update.commit != *commit)
-        {
+        let is_other = |commit: &&Commit| updates.iter().all(|update| update.commit != **commit);
+        if let Some(commit) = self.arguments.commit.as_ref().filter(is_other) {
             self.voice.decision(&format!("{} is none of the updates of {channel} that are held", commit.short()));
             updates.insert(0, Update { commit: commit.clone(), release: release_of(commit, &known) });
         }

@@ -9,7 +9,7 @@ use super::{Channel, Commit, Heads, MOST_PAGES, Release, parse_heads, parse_page
 use crate::call::{Answer, Call, Program, Tries};
 
 /// For one question.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_secs(2 * 60);
 /// A page has 1,000 names; ten times what that takes.
 const MOST_BYTES: &str = "4000000";
 

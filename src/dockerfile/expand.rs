@@ -219,7 +219,7 @@ impl<'a, 'v> Lexer<'a, 'v> {
             match self.next() {
                 None => return Err(Problem::Syntax("a ' is not closed")),
                 Some(char @ Char { value: '\'', .. }) => {
-                    chars.extend(Some(char).filter(|_| raw));
+                    chars.extend(raw.then_some(char));
                     return Ok(chars);
                 }
                 Some(char) => chars.push(char),

@@ -334,10 +334,8 @@ fn change<'a>(
         Ok(())
     };
     refuse_variable(channel)?;
-    if let Some(new) = wanted.channel
-        && wanted.image.takes_channel()
-        && candidate.part(channel) != new
-    {
+    let is_other = |new: &&str| wanted.image.takes_channel() && candidate.part(channel) != *new;
+    if let Some(new) = wanted.channel.filter(is_other) {
         parts.push((channel.clone(), new.to_owned()));
     }
     if let Some(tag) = &reference.tag {

@@ -125,10 +125,8 @@ impl<'a> Scanner<'a> {
     pub fn instruction(&mut self) -> Result<Option<Instruction<'a>>, Refused> {
         while let Some((mut start, mut line)) = self.lines.next()? {
             let number = self.lines.number;
-            if number == 1
-                && let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK)
-            {
-                line = rest;
+            if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line = &line[BYTE_ORDER_MARK.len()..];
                 start += BYTE_ORDER_MARK.len();
             }
             let trimmed = trim_start(trim_newline(line));
@@ -159,7 +157,8 @@ impl<'a> Scanner<'a> {
     /// A first line together with those that continue it.
     fn joined(&mut self, start: usize, text: &'a [u8], mut goes_on: bool) -> Result<Line<'a>, Refused> {
         let mut joined = Line { text: Cow::Borrowed(text), first: start, more: Vec::new() };
-        while goes_on && let Some((start, line)) = self.lines.next()? {
+        while goes_on {
+            let Some((start, line)) = self.lines.next()? else { break };
             let line = trim_newline(line);
             // Neither ends the instruction. (An empty one is deprecated.)
             if is_comment(line) || trim_start(line).is_empty() {
@@ -267,10 +266,8 @@ fn directive(line: &[u8]) -> Option<(usize, &[u8])> {
     let key = DIRECTIVES.iter().position(|name| name.as_bytes().eq_ignore_ascii_case(key))?;
     let mut value = rest[skip(rest)..].strip_prefix(b"=")?;
     value = &value[skip(value)..];
-    while let [rest @ .., last] = value
-        && blank(last)
-    {
-        value = rest;
+    while value.last().is_some_and(blank) {
+        value = &value[..value.len() - 1];
     }
     (!value.is_empty()).then_some((key, value))
 }

@@ -12,9 +12,9 @@ use crate::failure::shown;
 use crate::oci::Digest;
 
 /// For a question.
-const ASK: Duration = Duration::from_mins(2);
+const ASK: Duration = Duration::from_secs(2 * 60);
 /// For an image, which may have a gigabyte.
-const COPY: Duration = Duration::from_hours(1);
+const COPY: Duration = Duration::from_secs(3600);
 
 /// The program, and how it reaches the registry.
 #[derive(Debug)]

@@ -19,9 +19,7 @@ impl Voice {
     /// Why there is no session, or no longer one. Not an error of the whole run: that is for `main` to say.
     pub fn session_failed(&self, error: &anyhow::Error) {
         self.say(Level::Normal, &format!("{error:#}"));
-        if let Some(hinted) = error.downcast_ref::<Hinted>()
-            && self.level >= Level::Normal
-        {
+        if let Some(hinted) = error.downcast_ref::<Hinted>().filter(|_| self.level >= Level::Normal) {
             complain(&format!("hint: {}\n", hinted.hint));
         }
     }

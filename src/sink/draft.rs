@@ -311,9 +311,8 @@ pub fn remove_left_overs(target: &Target, interrupt: &Interrupt) -> anyhow::Resu
 /// all, and then the draft with its journal. Names in the directory of drafts.
 fn parts(draft: &OsStr, target: &Target) -> Vec<OsString> {
     let mut parts = Vec::new();
-    if target.is_mount_point
-        && let Ok(journal) = fs::read(target.drafts.join(draft).join(JOURNAL))
-    {
+    let read = || fs::read(target.drafts.join(draft).join(JOURNAL)).ok();
+    if let Some(journal) = target.is_mount_point.then(read).flatten() {
         let entries = read_journal(&journal);
         let count = entries.len();
         let is_moved = |(name, identity): &(OsString, Identity)| {

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 /// How long tmate may leave every question unanswered while somebody was last seen connected.
-pub const STUCK: Duration = Duration::from_mins(1);
+pub const STUCK: Duration = Duration::from_secs(60);
 /// How long before the cap it is announced.
-pub const ANNOUNCED: [Duration; 2] = [Duration::from_mins(5), Duration::from_mins(1)];
+pub const ANNOUNCED: [Duration; 2] = [Duration::from_secs(5 * 60), Duration::from_secs(60)];
 
 /// A point of time: how long after the start of the run.
 pub type Moment = Duration;

@@ -93,7 +93,7 @@ fn check_line(line: &[u8]) -> Result<(), &'static str> {
 
 /// Base64 with its padding (RFC 4648).
 fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    if text.is_empty() || !text.len().is_multiple_of(4) {
+    if text.is_empty() || text.len() % 4 != 0 {
         return None;
     }
     let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();

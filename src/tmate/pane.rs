@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_greeting_says_what_where_and_how_to_leave() {
         let lines = ["`make` failed with exit code 2".to_owned(), "\x1b[2J".to_owned()];
-        let text = greeting(&lines, Path::new("/src"), Path::new("/a b/continue"), Duration::from_mins(1));
+        let text = greeting(&lines, Path::new("/src"), Path::new("/a b/continue"), Duration::from_secs(60));
         let expected = "`make` failed with exit code 2
 \\u{1b}[2J
 You are in /src

@@ -217,9 +217,7 @@ pub fn parse_fingerprints<'a>(words: impl Iterator<Item = &'a OsStr>, source: &s
         }
     }
     for kind in KINDS {
-        if let Some(slot) = found.slot(kind)
-            && slot.is_none()
-        {
+        if let Some(slot @ None) = found.slot(kind) {
             slot.clone_from(&for_all);
         }
     }

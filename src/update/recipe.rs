@@ -18,11 +18,11 @@ use crate::registry::{
 };
 
 /// For a hash of a few hundred files.
-const HASH: Duration = Duration::from_mins(2);
+const HASH: Duration = Duration::from_secs(2 * 60);
 /// For an image for which Nix may have to build much.
-const BUILD: Duration = Duration::from_hours(6);
+const BUILD: Duration = Duration::from_secs(6 * 3600);
 /// For the tests of one image.
-const TEST: Duration = Duration::from_hours(1);
+const TEST: Duration = Duration::from_secs(3600);
 
 /// The three programs.
 #[derive(Debug)]

@@ -6,3 +6,4 @@ mod builders;
 mod contents;
 mod pins;
 mod registry;
+mod toolkit;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Export, Store, Tree, folder, judge, names};
+use crate::support::{Export, Store, Tree, folder, judge, names, same_shape};
 
 /// A closure in which `large` is the largest, `needed` lies below two, and files are there twice.
 fn expression(store: &Store) -> PathBuf {
@@ -198,7 +198,7 @@ fn with_dedup_equal_files_are_one_inode_in_every_mode() {
         crate::support::content(&store, &[&env], &root);
     }
     // Not a mode, owner or time of the store has changed.
-    assert!(Tree::read(&store.directory).shape() == before.shape());
+    same_shape(&Tree::read(&store.directory).shape(), &before.shape());
 }
 
 /// What Chromium makes of a page, after its scripts have run.

@@ -8,7 +8,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::support::{
-    Export, FileSystem, Running, Store, Tree, drafts_beside, folder, judge, names, remove, root_for, set_mode,
+    Export, FileSystem, Running, Store, Tree, drafts_beside, folder, judge, names, remove, root_for, same_shape,
+    set_mode,
 };
 
 const MOMENTS: u32 = 60;
@@ -28,13 +29,13 @@ fn kill_at_many_moments(export: &Export, root: &Path, moments: u32, whole: &Tree
         running.wait();
         left_over += u32::from(!drafts_beside(root).is_empty());
         if root.exists() {
-            assert!(Tree::read(root).shape() == whole.shape(), "half a root after {moment} of {moments}");
+            same_shape(&Tree::read(root).shape(), &whole.shape());
             remove(root);
         }
     }
     assert!(left_over > 0, "no kill came while it was writing");
     export.run().is(0, "", "");
-    assert!(Tree::read(root).shape() == whole.shape());
+    same_shape(&Tree::read(root).shape(), &whole.shape());
     assert_eq!(drafts_beside(root), [""; 0]);
 }
 
@@ -207,5 +208,5 @@ fn runs_at_one_time_for_one_root_do_not_disturb_each_other() {
     }
     assert_eq!(published, 1);
     assert_eq!(names(case.folder.path()), ["root"]);
-    assert!(Tree::read(&root).shape() == whole.shape());
+    same_shape(&Tree::read(&root).shape(), &whole.shape());
 }

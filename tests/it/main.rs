@@ -27,6 +27,7 @@ mod recipes;
 mod reports;
 mod runtimes;
 mod sbom;
+mod set_up;
 mod start_tmate;
 mod support;
 mod sync_dockerfile;

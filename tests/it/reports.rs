@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::support::{Export, Store, Tree, call, finish, folder, judge, names, remove, script, set_mode};
+use crate::support::{Export, Store, Tree, call, finish, folder, judge, names, remove, same_shape, script, set_mode};
 
 #[test]
 fn a_run_says_one_line_and_a_quiet_one_nothing() {
@@ -22,7 +22,7 @@ fn a_run_says_one_line_and_a_quiet_one_nothing() {
     export.clone().args(["-q", "--sync", "--verify"]).root(at("synced")).run().is(0, "", "");
     assert_eq!(names(folder.path()), ["plain", "quiet", "synced"]);
     for name in ["quiet", "synced"] {
-        assert!(Tree::read(&at(name)).shape() == Tree::read(&at("plain")).shape());
+        same_shape(&Tree::read(&at(name)).shape(), &Tree::read(&at("plain")).shape());
     }
 
     // Errors are said all the same.

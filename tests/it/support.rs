@@ -20,7 +20,7 @@ pub(crate) use peers::{Cutting, Nixpkgs, Registry, Releases, copied, deadly_skop
 pub(crate) use runc::{Container, Server};
 pub(crate) use store::{Store, fixture};
 pub(crate) use tmate::{Fake, SessionBuilder, TmateServer, processes_of, until};
-pub(crate) use tree::{Entry, Tree, What};
+pub(crate) use tree::{Entry, Tree, What, same_shape};
 
 use std::ffi::OsStr;
 use std::io::Write;

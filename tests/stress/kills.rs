@@ -16,7 +16,7 @@ use crate::support::{Export, FileSystem, Kind, Store, Tree, call, drafts_beside,
 /// For each of the four cases.
 const MOMENTS: u32 = 50;
 /// For all of them, with the runs between.
-const LONGEST: Duration = Duration::from_mins(4);
+const LONGEST: Duration = Duration::from_secs(4 * 60);
 
 /// What ROOT is before a run.
 #[derive(Clone, Copy, PartialEq)]

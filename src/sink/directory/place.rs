@@ -96,17 +96,16 @@ impl Placer<'_> {
             let mut shard = self.inodes.shard(inode);
             let placed = shard.entry(inode).or_default();
             let linked = placed.first.as_ref().map(|(first, method)| (self.link_in_root(first, entry), *method));
-            if let Some((Ok(()), method)) = linked {
-                tally.count(method, 0);
-            } else if let Some((Err(errno), _)) = linked
-                && !(is_led && verdict(Method::HardLink, errno) == Verdict::LinkLimit)
-            {
-                return Err(errno);
-            } else {
-                // The first, or the first after as many names as one inode can have.
-                link_from_store(entry)?;
-                placed.first = Some((entry.path().into(), Method::HardLink));
-                tally.count(Method::HardLink, size(stat));
+            let is_limit = |errno| is_led && verdict(Method::HardLink, errno) == Verdict::LinkLimit;
+            match linked {
+                Some((Ok(()), method)) => tally.count(method, 0),
+                Some((Err(errno), _)) if !is_limit(errno) => return Err(errno),
+                _ => {
+                    // The first, or the first after as many names as one inode can have.
+                    link_from_store(entry)?;
+                    placed.first = Some((entry.path().into(), Method::HardLink));
+                    tally.count(Method::HardLink, size(stat));
+                }
             }
             return Ok(());
         }

@@ -151,16 +151,18 @@ impl<'a> Contents<'a> {
         let mode = if stat.st_mode & 0o100 == 0 { PLAIN } else { EXECUTABLE };
         let is_alone = twins.sizes.get(&size) != Some(&true);
         let inode = (stat.st_dev, stat.st_ino);
-        if stat.st_nlink > 1
-            && let Some(first) = twins.by_inode.get(&inode)
-        {
-            return entries::begin(to, place, mode, &What::Link(first));
+        if stat.st_nlink > 1 {
+            if let Some(first) = twins.by_inode.get(&inode) {
+                return entries::begin(to, place, mode, &What::Link(first));
+            }
         }
         let file = self.open(path)?;
         if let Some(content) = usize::try_from(size).ok().and_then(|size| self.data.get_mut(..size)) {
             (&file).read_exact(content).context("it became shorter while it was read")?;
-            if !is_alone && let Some(first) = twins.first(place, mode, Sha256::digest(&*content).into(), stat) {
-                return entries::begin(to, place, mode, &What::Link(first));
+            if !is_alone {
+                if let Some(first) = twins.first(place, mode, Sha256::digest(&*content).into(), stat) {
+                    return entries::begin(to, place, mode, &What::Link(first));
+                }
             }
             return entries::file(to, place, mode, content);
         }

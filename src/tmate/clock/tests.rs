@@ -8,7 +8,7 @@ const LIMITS: Limits = Limits {
     connect_timeout: Duration::from_secs(30),
     max_idle: Duration::from_secs(10),
     max_duration: Some(Duration::from_secs(1000)),
-    repeat: Some(Duration::from_mins(1)),
+    repeat: Some(Duration::from_secs(60)),
 };
 
 fn links(token: &str) -> Links {

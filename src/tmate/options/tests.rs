@@ -21,10 +21,10 @@ fn without_anything_the_defaults_hold() {
     let expected = Options {
         server: Server::OfConf { port: None },
         fingerprints: Fingerprints::default(),
-        max_idle: Duration::from_mins(1),
+        max_idle: Duration::from_secs(60),
         connect_timeout: Duration::from_secs(30),
-        repeat: Some(Duration::from_mins(1)),
-        max_duration: Some(Duration::from_hours(3)),
+        repeat: Some(Duration::from_secs(60)),
+        max_duration: Some(Duration::from_secs(3 * 3600)),
         keys: Keys::Unset,
         continue_file: None,
         command: None,

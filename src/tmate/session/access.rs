@@ -15,7 +15,7 @@ use crate::tmate::keys;
 use crate::tmate::options::{KeyFile, Keys};
 
 /// How long a pipe may take to bring its keys.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The lines of all keys, for a file; nothing where none were given.
 pub(super) fn read(keys: &Keys, interrupt: &Interrupt) -> anyhow::Result<Option<Vec<u8>>> {

@@ -119,9 +119,8 @@ fn remove_left_overs(place: &Path) {
             continue;
         }
         let ours = path.symlink_metadata().is_ok_and(|data| data.is_dir() && data.uid() == geteuid().as_raw());
-        if let Some(folder) = ours.then(|| File::open(&path).ok()).flatten()
-            && let Ok(_lock) = Flock::lock(folder, FlockArg::LockExclusiveNonblock)
-        {
+        let Some(folder) = ours.then(|| File::open(&path).ok()).flatten() else { continue };
+        if let Ok(_lock) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
             let _ = fs_err::remove_dir_all(&path);
         }
     }

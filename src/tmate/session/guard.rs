@@ -63,12 +63,12 @@ pub fn run_pane(arguments: &[OsString]) -> anyhow::Result<u8> {
     let mut command = Command::new(program);
     command.args(words);
     set_environment(&mut command, &pane);
-    if let Some(directory) = &pane.directory
-        && let Err(error) = std::env::set_current_dir(directory)
-    {
-        // Better a shell elsewhere than none.
-        report::data(&format!("cannot go to {}: {error}\n", shown(directory)))?;
-        command.env_remove("PWD");
+    if let Some(directory) = &pane.directory {
+        if let Err(error) = std::env::set_current_dir(directory) {
+            // Better a shell elsewhere than none.
+            report::data(&format!("cannot go to {}: {error}\n", shown(directory)))?;
+            command.env_remove("PWD");
+        }
     }
     become_program(&mut command, program)
 }

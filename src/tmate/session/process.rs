@@ -274,10 +274,10 @@ mod tests {
             assert_eq!(text, None);
         }
         assert!(started.elapsed() < Duration::from_secs(5));
-        let text = answer(Command::new("echo").arg("x"), Duration::from_mins(1), &interrupt);
+        let text = answer(Command::new("echo").arg("x"), Duration::from_secs(60), &interrupt);
         assert_eq!(text, Some(b"x\n".to_vec()));
-        assert_eq!(answer(Command::new("false").arg("x"), Duration::from_mins(1), &interrupt), None);
-        assert_eq!(answer(&mut Command::new("/nowhere"), Duration::from_mins(1), &interrupt), None);
+        assert_eq!(answer(Command::new("false").arg("x"), Duration::from_secs(60), &interrupt), None);
+        assert_eq!(answer(&mut Command::new("/nowhere"), Duration::from_secs(60), &interrupt), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Dice {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        self.roll().is_multiple_of(n)
+        self.roll() % n == 0
     }
 }
 

@@ -56,6 +56,14 @@ impl Entry {
 /// What it is, its mode, seconds, owner, and size.
 pub(crate) type Shape = (What, u32, i64, (u32, u32), u64);
 
+/// Fails with the first path at which they differ: all paths of a tree would be too long to read.
+#[track_caller]
+pub(crate) fn same_shape(found: &BTreeMap<PathBuf, Shape>, expected: &BTreeMap<PathBuf, Shape>) {
+    for path in found.keys().chain(expected.keys()) {
+        assert_eq!(found.get(path), expected.get(path), "{}", path.display());
+    }
+}
+
 /// All entries below a directory by their relative path, and the directory itself by the empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tree(pub(crate) BTreeMap<PathBuf, Entry>);
