@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("progress", &[]),
-    ("interrupt", &["failure"]),
+    ("interrupt", &["failure", "sys"]),
+    ("file", &["failure"]),
     ("program", &["failure", "interrupt"]),
     ("call", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
@@ -22,7 +23,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("pins", &["failure", "pins"]),
     ("closure", &["closure", "store"]),
     ("sbom", &["closure", "store"]),
-    ("sink::replace", &["failure"]),
+    ("sink::replace", &["failure", "file"]),
     // Each asks through `call`; the rest of both is pure.
     ("channel::source", &["call", "channel"]),
     ("channel", &["channel"]),
@@ -31,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
-    ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
+    ("sink", &["failure", "file", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
     // Processes, sockets and files of a session; the rest of `tmate` decides.
     ("sys", &[]),
     ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
@@ -39,13 +40,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("supervise::signals", &[]),
     ("supervise", &["supervise", "sys"]),
     ("scene", &["bash"]),
-    ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
+    ("tmate::session", &["failure", "file", "interrupt", "report", "tmate"]),
     ("tmate", &["failure", "tmate"]),
-    ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "tmate", "update"]),
+    (
+        "report",
+        &["closure", "dockerfile", "failure", "file", "pins", "progress", "report", "sink", "store", "tmate", "update"],
+    ),
     ("update::config", &["channel", "oci", "update"]),
     ("update::judge", &["channel", "oci", "registry", "update"]),
     ("update::moving", &["channel", "oci", "registry", "update"]),
-    ("update", &["call", "channel", "failure", "interrupt", "oci", "registry", "update"]),
+    ("update", &["call", "channel", "failure", "file", "interrupt", "oci", "registry", "update"]),
     ("main", &["applet", "report"]),
 ];
 

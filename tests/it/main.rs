@@ -11,6 +11,7 @@ mod documents;
 mod export_image;
 mod image_input;
 mod images;
+mod injected;
 mod inspect;
 mod interrupts;
 mod kills;
