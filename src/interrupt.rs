@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use nix::sys::signal::Signal;
 use signal_hook::flag;
 
 use crate::failure::Interrupted;
+use crate::sys;
 
 /// Which signal arrived last, if any. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -21,15 +22,15 @@ impl Interrupt {
     /// Further ones change nothing, so that a pair of signals, as some supervisors send, cannot cut the
     /// clean-up short; QUIT and KILL end the process at once, and the next run removes what they leave.
     pub fn install() -> anyhow::Result<Self> {
+        survive_file_size_limit();
         let interrupt = Self::default();
-        let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
-            if is_ignored(&status, signal) {
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
+            if sys::was_ignored(signal) {
                 continue;
             }
-            let number = usize::try_from(signal)?;
-            flag::register_usize(signal, Arc::clone(&interrupt.signal), number)
-                .with_context(|| format!("cannot handle signal {signal}"))?;
+            let number = usize::try_from(signal as i32)?;
+            flag::register_usize(signal as i32, Arc::clone(&interrupt.signal), number)
+                .with_context(|| format!("cannot handle {signal}"))?;
         }
         Ok(interrupt)
     }
@@ -43,28 +44,21 @@ impl Interrupt {
     }
 }
 
-/// Whether `signal` is ignored according to the text of `/proc/self/status` (`SigIgn`, proc(5)).
-fn is_ignored(status: &str, signal: i32) -> bool {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+/// Makes a write beyond the limit on the size of a file (`ulimit -f`) fail with EFBIG. By default SIGXFSZ ends the
+/// process, and a draft would stay.
+///
+/// It is caught rather than ignored, since execve(2) gives a child the default action again instead of what is caught:
+/// programs started by this one behave as they always do.
+pub fn survive_file_size_limit() {
+    if !sys::was_ignored(Signal::SIGXFSZ) {
+        // Without the handler such a write ends the process, as it does with most programs.
+        let _ = flag::register(Signal::SIGXFSZ as i32, Arc::default());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ignored_signals_are_read_from_the_status() {
-        let status = "Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\tffff\n";
-        assert!(is_ignored(status, SIGHUP));
-        assert!(!is_ignored(status, SIGINT));
-        assert!(!is_ignored(status, SIGTERM));
-        assert!(!is_ignored("", SIGHUP));
-        assert!(!is_ignored("SigIgn:\trubbish\n", SIGHUP));
-    }
 
     #[test]
     fn the_signal_is_named() {

@@ -99,6 +99,7 @@ pub mod failure;
 
 pub mod applet;
 pub mod call;
+pub mod file;
 pub mod interrupt;
 pub mod program;
 pub mod store;

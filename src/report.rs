@@ -9,12 +9,14 @@ pub mod treemap;
 mod update;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::failure::{Hinted, Interrupted, NotExecutable, NotFound, UnknownApplet, Usage, shown};
+use crate::file;
 use crate::progress::Progress;
 use crate::sink::link::Method;
 use crate::sink::receipt::{Count, Receipt};
@@ -171,7 +173,8 @@ pub fn to_json(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-/// `exported 34 store paths (1,234 files, 57.1 MB) to `/dist` in 0.05 s: 1,300 hard-linked; …`
+/// `exported 34 store paths (1,234 files, 57.1 MB) to `/dist` in 0.05 s: 1,300 hard-linked (57.1 MB); …`. Why some were
+/// not linked is said with `--verbose`.
 fn summary(receipt: &Receipt) -> String {
     let mut ways = Vec::new();
     for (count, way) in
@@ -191,15 +194,15 @@ fn summary(receipt: &Receipt) -> String {
         receipt.seconds,
         if ways.is_empty() { "nothing but directories".to_owned() } else { ways.join(", ") },
     );
-    for refusal in &receipt.refusals {
-        text.push_str(&format!("; no {}: {}", method_name(refusal.method), refusal.reason));
-    }
     if receipt.deduplicated.count > 0 {
         let Count { count, bytes } = receipt.deduplicated;
         text.push_str(&format!("; {} equal files shared ({} saved)", HumanCount(count), DecimalBytes(bytes)));
     }
     if receipt.verified {
         text.push_str("; every NAR hash verified");
+    }
+    if receipt.shares_store {
+        text.push_str("; the hard-linked files are the store's own, so never change them in place");
     }
     text
 }
@@ -220,12 +223,18 @@ pub fn data(text: &str) -> anyhow::Result<()> {
 /// As [`data`], of what may be no text.
 fn bytes(data: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(data).and_then(|()| stdout.flush()) {
+    let written = stdout.write_all(data).and_then(|()| stdout.flush()).and_then(|()| close_copy(&stdout));
+    match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(anyhow::Error::new(error).context("cannot write to standard output"))
         }
         _ => Ok(()),
     }
+}
+
+/// Closes a copy of the descriptor: a file system that reports failed writes at close(2) does so for each descriptor.
+fn close_copy(stdout: &io::StdoutLock<'_>) -> io::Result<()> {
+    Ok(file::close(stdout.as_fd().try_clone_to_owned()?)?)
 }
 
 fn complain(text: &str) {

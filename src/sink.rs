@@ -5,8 +5,8 @@ mod below;
 pub mod database;
 pub mod directory;
 pub mod draft;
-pub mod file;
 pub mod identical;
+pub mod kept;
 pub mod link;
 pub mod mounts;
 mod names;
@@ -38,11 +38,24 @@ impl CallFailed {
 
 impl fmt::Display for CallFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({:?})", self.action, self.errno.desc(), self.errno)
+        write!(f, "{}: {} ({:?})", self.action, description(self.errno), self.errno)
     }
 }
 
 impl std::error::Error for CallFailed {}
+
+/// What an errno means. The C library's text for EOPNOTSUPP is about sockets.
+fn description(errno: Errno) -> &'static str {
+    if errno == Errno::EOPNOTSUPP { "Not supported by this file system" } else { errno.desc() }
+}
+
+/// Whether a limit on the size of a file is behind `error`.
+pub fn is_too_large(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let call = cause.downcast_ref::<CallFailed>().is_some_and(|failed| failed.errno == Errno::EFBIG);
+        call || cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::FileTooLarge)
+    })
+}
 
 /// Whether a full disk or quota is behind `error`.
 pub fn is_out_of_space(error: &anyhow::Error) -> bool {

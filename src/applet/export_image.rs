@@ -314,10 +314,11 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let arguments = Arguments::try_parse_from(argv)?;
     let voice = arguments.loudness.voice(NAME);
     let (jobs, json, nix_database) = (arguments.jobs.threads(), arguments.json, arguments.nix_database);
-    let request = Request::new(arguments, |name| std::env::var_os(name))?;
+    let mut request = Request::new(arguments, |name| std::env::var_os(name))?;
     // The user's mask is for the user's files: an image is the same whoever makes it.
     umask(Mode::from_bits_truncate(0o022));
     let interrupt = Interrupt::install()?;
+    request.profile.locate_store(&interrupt)?;
 
     let store = &request.profile.store;
     let destination = Destination::inspect(&request.out, store)?;

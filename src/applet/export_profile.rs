@@ -2,13 +2,14 @@
 //! It must never leave a root behind that is not complete.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser};
-use indicatif::DecimalBytes;
+use indicatif::{DecimalBytes, HumanCount};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
@@ -27,11 +28,11 @@ use crate::sink::draft::{Draft, remove_left_overs};
 use crate::sink::link::LinkMode;
 use crate::sink::mounts::Mounts;
 use crate::sink::oci::Beside;
-use crate::sink::receipt::{BesideStore, Layer, Receipt, Tally};
+use crate::sink::receipt::{BesideStore, Changed, Layer, Receipt, Tally};
 use crate::sink::target::Target;
-use crate::sink::{is_out_of_space, verify};
+use crate::sink::{is_out_of_space, is_too_large, verify};
 use crate::store::query::NixStore;
-use crate::store::{Registration, StorePath};
+use crate::store::{Registration, StoreDirectory, StorePath};
 
 const NAME: &str = "export-profile";
 /// As many layers as images have at most, less some for what comes before and after.
@@ -178,10 +179,9 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let arguments = Arguments::try_parse_from(argv)?;
     let voice = arguments.loudness.voice(NAME);
     let jobs = arguments.jobs.threads();
-    let request = Request::new(arguments, |name| std::env::var_os(name))?;
-    // The user's mask is for the user's files: a root is the same whoever makes it.
-    umask(Mode::from_bits_truncate(0o022));
+    let mut request = Request::new(arguments, |name| std::env::var_os(name))?;
     let interrupt = Interrupt::install()?;
+    request.profile.locate_store(&interrupt)?;
 
     let target = request.root.as_deref().map(|root| prepare(root, &request, voice, &interrupt)).transpose()?;
     let nix = NixStore::find(request.profile.store.clone(), interrupt.clone())?;
@@ -233,12 +233,14 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         jobs,
         interrupt: &interrupt,
     };
-    let Written { tally, beside_store, kept } = job.write(voice).map_err(|error| job.explain(error))?;
-    for place in kept {
-        let warning = format!("`/{}` stays root's: this user namespace knows no such owner", shown(&place));
+    // The user's mask is for reports and the like: a root is the same whoever makes it.
+    umask(Mode::from_bits_truncate(0o022));
+    let Written { tally, beside_store, warnings: found } = job.write(voice).map_err(|error| job.explain(error))?;
+    for warning in found {
         voice.warning(&warning);
         warnings.push(warning);
     }
+    let shares_store = tally.hard_linked.count > 0 && !Mounts::read().is_in_container_layer(store.real());
     let receipt = Receipt {
         root: shown(&target.root),
         profiles: exported,
@@ -250,6 +252,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         layers: layers.map_or_else(Vec::new, |layers| copied_layers(&target.root, &layers, &registrations)),
         beside_store,
         hard_linked: tally.hard_linked,
+        shares_store,
         reflinked: tally.reflinked,
         copied: tally.copied,
         deduplicated: tally.deduplicated,
@@ -271,6 +274,14 @@ fn layered(registrations: &[Registration], roots: &[StorePath], count: usize) ->
     layers.resize(count - 1, Vec::new());
     layers.push(last);
     layers
+}
+
+/// What is changed about files of the store, if anything is.
+fn changed_files(changed: &Changed, store: &StoreDirectory) -> Option<String> {
+    let (path, change) = changed.example.as_ref()?;
+    let files = if changed.count == 1 { "1 file" } else { &format!("{} files", HumanCount(changed.count)) };
+    let path = shown(store.real().join(OsStr::from_bytes(path)));
+    Some(format!("Nix did not leave {files} of the store like this: `{path}` has {change}"))
 }
 
 /// The layers as a receipt tells of them, with the lines that copy them from a stage called `build`.
@@ -313,8 +324,8 @@ fn prepare(root: &Path, request: &Request, voice: Voice, interrupt: &Interrupt) 
 struct Written {
     tally: Tally,
     beside_store: BesideStore,
-    /// Directories that root could not give to their users.
-    kept: Vec<PathBuf>,
+    /// What is not as it should be.
+    warnings: Vec<String>,
 }
 
 /// Everything that writing needs.
@@ -365,6 +376,7 @@ impl Job<'_> {
                     mode: flags.link_mode,
                     jobs: self.jobs,
                     dedup: flags.dedup,
+                    samples: draft.samples(),
                 };
                 tally.add(&copy_store_paths(&copying, &progress, self.interrupt)?);
                 if flags.verify {
@@ -374,12 +386,30 @@ impl Job<'_> {
             }
             anyhow::Ok(tally)
         })?;
-        let kept = draft.finish(self.beside, *time)?;
+        let mut warnings = Vec::new();
+        if let Some(changed) = changed_files(&tally.changed, store) {
+            if flags.verify {
+                let hint = format!(
+                    "a hard-linked root shares its files with the store, so `chmod` or `chown` there changes the store; \
+                     to restore the modes: find {} -type f -perm /222 -exec chmod a-w {{}} +",
+                    shown(store.real())
+                );
+                return Err(hinted(anyhow!("verification failed: {changed}"), hint));
+            }
+            warnings.push(format!("{changed}; the root has them as Nix gives them"));
+        }
+        for place in draft.finish(self.beside, *time)? {
+            warnings.push(format!("`/{}` stays root's: this user namespace knows no such owner", shown(&place)));
+        }
+        if let Some(not_kept) = draft.samples().not_kept() {
+            let root = shown(&self.target.root);
+            warnings.push(format!("the file system of `{root}` does not keep what is set: {not_kept}"));
+        }
         if flags.sync {
             draft.sync()?;
         }
         self.interrupt.check()?;
-        Ok(Written { tally, beside_store, kept })
+        Ok(Written { tally, beside_store, warnings })
     }
 
     /// Where in the draft the root with the paths of a part lies.
@@ -401,6 +431,9 @@ impl Job<'_> {
 
     /// Says of a full disk which one, and how much is needed.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        if is_too_large(&error) {
+            return hinted(error, "`ulimit -f` limits the size of files, or the file system does; nothing was written");
+        }
         if !is_out_of_space(&error) {
             return error;
         }
@@ -419,8 +452,13 @@ impl Job<'_> {
         let free = statvfs(&self.target.drafts).map_or_else(
             |_| "an unknown amount is".to_owned(),
             |free| {
-                let bytes = free.blocks_available() * free.fragment_size();
-                format!("{} and {} inodes are", DecimalBytes(bytes), free.files_available())
+                let bytes = DecimalBytes(free.blocks_available() * free.fragment_size());
+                // btrfs and others make inodes as they need them, and give no number.
+                if free.files() == 0 {
+                    format!("{bytes} is")
+                } else {
+                    format!("{bytes} and {} inodes are", free.files_available())
+                }
             },
         );
         hinted(

@@ -16,7 +16,7 @@ use crate::failure::{Usage, hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::report;
 use crate::sbom;
-use crate::sink::{file, identical};
+use crate::sink::{identical, replace};
 use crate::store::query;
 use crate::store::{Registration, StoreDirectory, StorePath};
 
@@ -98,7 +98,7 @@ impl InspectArguments {
         if let Some(format) = self.report {
             let text = report_text(format, &graph, inspected)?;
             match &self.report_file {
-                Some(path) => file::write(path, &text)?,
+                Some(path) => replace::write(path, &text)?,
                 None => report::data(&text)?,
             }
         }
@@ -119,7 +119,7 @@ impl InspectArguments {
         }
         let Some(path) = &self.sbom else { return Ok(None) };
         let bill = sbom::bill(&graph, roots, store, &revisions(&graph, inspected));
-        file::write(path, &bill)?;
+        replace::write(path, &bill)?;
         Ok(Some(bill))
     }
 }

@@ -10,7 +10,7 @@ use fs_err as fs;
 
 use super::{APPLETS, OWN_NAME, multicall};
 use crate::failure::shown;
-use crate::sink::file;
+use crate::sink::replace;
 
 /// The shells for which there are completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,7 +69,7 @@ pub(super) fn pages(directory: &Path) -> anyhow::Result<()> {
         clap_mangen::Man::new(command)
             .render(&mut page)
             .with_context(|| format!("cannot make the page `{}`", shown(&path)))?;
-        file::write(&path, &String::from_utf8_lossy(&page))?;
+        replace::write(&path, &String::from_utf8_lossy(&page))?;
     }
     Ok(())
 }

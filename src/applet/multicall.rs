@@ -11,6 +11,7 @@ use fs_err as fs;
 
 use super::{APPLETS, OWN_NAME, manual};
 use crate::failure::{hinted, shown};
+use crate::interrupt::survive_file_size_limit;
 use crate::report;
 
 /// Tools for container images of software that Nix built, in one static binary.
@@ -50,6 +51,7 @@ fn applets_help() -> String {
 }
 
 pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
+    survive_file_size_limit();
     // `nixkit help` is what people type first.
     if argv.get(1).is_some_and(|word| word == "help") {
         argv[1] = "--help".into();

@@ -81,6 +81,13 @@ impl ProfileRequest {
         Ok(Self { profiles: arguments.profiles, profile_path, extent, store, environment })
     }
 
+    /// Finds where the files of the store are, which may be elsewhere.
+    pub(super) fn locate_store(&mut self, interrupt: &Interrupt) -> anyhow::Result<()> {
+        let home = self.environment.home.as_deref().map(Path::new);
+        self.store = query::locate(self.store.clone(), |name| std::env::var_os(name), home, interrupt)?;
+        Ok(())
+    }
+
     /// The profiles that the user named, each once, or the default one.
     pub(super) fn find(&self, voice: Voice) -> anyhow::Result<Vec<Profile>> {
         let mut profiles: Vec<Profile> = Vec::new();

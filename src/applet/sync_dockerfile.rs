@@ -16,6 +16,7 @@ use crate::dockerfile::diff;
 use crate::dockerfile::reference::ImagePrefix;
 use crate::dockerfile::rewrite::{DigestRule, Kind, Reading, Refusal, Revision, Wanted};
 use crate::failure::{Usage, hinted, shown};
+use crate::interrupt::survive_file_size_limit;
 use crate::pins::{self, Pin};
 use crate::report::sync::{Synced, are_in_step};
 use crate::report::{self, Level, Voice};
@@ -131,6 +132,7 @@ pub(super) fn command() -> clap::Command {
 }
 
 pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
+    survive_file_size_limit();
     let arguments = Arguments::try_parse_from(&argv)?;
     let level = match (arguments.quiet, arguments.verbose) {
         (true, _) => Level::Quiet,

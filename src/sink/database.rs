@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use fs_err as fs;
 
+use crate::file;
 use crate::interrupt::Interrupt;
 use crate::program;
 use crate::store::{Registration, StoreDirectory};
@@ -49,10 +50,12 @@ impl Programs {
         interrupt: &Interrupt,
     ) -> anyhow::Result<PathBuf> {
         let input = scratch.join("registration");
-        fs::write(&input, registration_text(registrations, store))?;
+        file::write(&input, registration_text(registrations, store))?;
         let mut load = Command::new(&self.nix_store);
-        load.args(["--option", "build-users-group", "", "--load-db"])
-            .env("NIX_REMOTE", local_store(scratch))
+        let url = local_store(scratch);
+        // A setting `store` in `nix.conf` would go over the variable.
+        load.args(["--option", "store", &url, "--option", "build-users-group", "", "--load-db"])
+            .env("NIX_REMOTE", &url)
             .env("NIX_STORE_DIR", store.as_path())
             .env_remove("NIX_STATE_DIR")
             .stdin(fs::File::open(&input)?.into_parts().0);

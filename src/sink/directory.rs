@@ -9,6 +9,7 @@
 //! the receipt could not say their bytes; creating directories with their final mode saves nothing that shows.
 
 mod bytes;
+mod canonical;
 mod inodes;
 mod overlay;
 mod place;
@@ -24,10 +25,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FileStat, Mode, fchmod, fstatat, futimens, mkdirat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use rustix::fs::FileType;
 
+use super::kept::Samples;
 use super::link::{Layer, LinkMode, Method, ladder};
 use super::names::{Buffer, Names};
 use super::pool::Added;
@@ -37,6 +39,7 @@ use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::store::{StoreDirectory, StorePath};
+pub(super) use canonical::mode as canonical_mode;
 use place::{Placer, Refused};
 
 /// What is to be copied, and how.
@@ -56,12 +59,15 @@ pub struct Copying<'a> {
     pub jobs: usize,
     /// Whether files of equal content and mode become one inode.
     pub dedup: bool,
+    /// Looks at what the root's file system keeps.
+    pub samples: &'a Samples,
 }
 
-/// Store files and directories have this time, in seconds (`mtimeStore` in libstore).
+/// Store files and directories have this time, in seconds (`mtimeStore` in libstore). It is given as the time of the
+/// last access too: bindfs and other file systems of FUSE ignore a call that sets only one of the two.
 const STORE_TIME: TimeSpec = TimeSpec::new(1, 0);
 /// Store directories have this mode (`canonicaliseTimestampAndPermissions` in libstore).
-const STORE_DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o555);
+pub(super) const STORE_DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o555);
 /// With fewer names left, a directory is not worth sharing.
 const SHARED_NAMES: usize = 64;
 /// Store paths that one task begins.
@@ -69,14 +75,14 @@ const STORE_PATHS_PER_TASK: usize = 8;
 
 /// Copies the store paths. On failure or interrupt the destination is left as it is then, for the caller to remove.
 pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &Interrupt) -> anyhow::Result<Tally> {
-    let top = Folder { source: open(copying.store.as_path())?, destination: open(copying.destination)?, path: vec![] };
+    let top = Folder { source: open(copying.store.real())?, destination: open(copying.destination)?, path: vec![] };
     let layers = match copying.mode {
         LinkMode::Auto | LinkMode::Hardlink => {
-            overlay::layers(top.source.as_fd(), copying.store.as_path(), copying.paths, copying.scratch)?
+            overlay::layers(top.source.as_fd(), copying.store.real(), copying.paths, copying.scratch)?
         }
         LinkMode::Reflink | LinkMode::Copy => None,
     };
-    let ends = Ends { store: copying.store.as_path(), root: copying.destination };
+    let ends = Ends { store: copying.store.real(), root: copying.destination };
     let mut total = Tally::default();
     let mut leaders = HashMap::new();
     if copying.dedup {
@@ -85,7 +91,8 @@ pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &
         total.deduplicated.count = groups.iter().map(|group| group.files.len() as u64 - 1).sum();
         total.deduplicated.bytes = groups.iter().map(identical::Group::saves).sum();
     }
-    let placer = Placer { ends, top: &top, inodes: inodes::Inodes::default(), leaders, interrupt };
+    let inodes = inodes::Inodes::default();
+    let placer = Placer { ends, top: &top, inodes, leaders, samples: copying.samples, interrupt };
     let walk = Walk { copying, layers: layers.as_deref(), placer, pairs: Mutex::default(), progress };
 
     let count = copying.paths.len();
@@ -120,6 +127,10 @@ struct Way {
     ladder: &'static [Method],
     /// There a hard link may split the inode's names, so each is looked up before it is made.
     on_overlay: bool,
+    /// The user who owns the store path.
+    user: u32,
+    /// Whether the store path is another user's or group's, and so probably all that is in it.
+    is_foreign: bool,
     refused: Arc<Refused>,
 }
 
@@ -229,6 +240,8 @@ impl Walk<'_> {
             let way = Way {
                 ladder: ladder(self.copying.mode, layer),
                 on_overlay: self.layers.is_some(),
+                user: stat.st_uid,
+                is_foreign: (stat.st_uid, stat.st_gid) != self.copying.samples.owner,
                 refused: self.refused_on(stat.st_dev),
             };
             let entry = Entry { folder: self.placer.top, name: &name, way: &way };
@@ -352,9 +365,11 @@ impl Walk<'_> {
     /// Gives a finished directory what Nix gives it. Its subdirectories may still be filled: that
     /// changes neither its mode nor its time.
     fn finish(&self, folder: &Folder) -> anyhow::Result<()> {
-        futimens(&folder.destination, &TimeSpec::UTIME_OMIT, &STORE_TIME)
+        futimens(&folder.destination, &STORE_TIME, &STORE_TIME)
             .and_then(|()| fchmod(&folder.destination, STORE_DIRECTORY_MODE))
-            .map_err(|errno| self.placer.ends.failed("finish", Side::Root, &folder.path, errno))
+            .map_err(|errno| self.placer.ends.failed("finish", Side::Root, &folder.path, errno))?;
+        self.placer.look(FileType::Directory, STORE_DIRECTORY_MODE.bits(), &folder.path, || fstat(&folder.destination));
+        Ok(())
     }
 }
 

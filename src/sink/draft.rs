@@ -5,7 +5,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
 use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -15,16 +14,19 @@ use anyhow::{Context, anyhow, bail};
 use fs_err as fs;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
-use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, utimensat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, lstat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, syncfs};
+use rustix::fs::FileType;
 
+use super::kept::{Samples, Wanted};
 use super::mounts::Mounts;
 use super::oci::{Beside, Item};
 use super::remove::remove_tree;
 use super::target::Target;
 use super::{CallFailed, receipt::BesideStore};
 use crate::failure::{hinted, shown};
+use crate::file;
 use crate::interrupt::Interrupt;
 use crate::root::Owner;
 
@@ -45,6 +47,7 @@ const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 pub struct Draft {
     path: PathBuf,
     folder: File,
+    samples: Samples,
     /// `None` where the file system has no locks: then nobody else takes the draft for a dead run's either.
     _lock: Option<Flock<File>>,
 }
@@ -75,12 +78,10 @@ pub(super) fn is_draft(root: &OsStr, name: &OsStr) -> bool {
 }
 
 fn draft_name(root: &OsStr) -> OsString {
-    // The standard library's hash keys come from the system's randomness and differ from call to call.
-    let random = std::hash::RandomState::new().build_hasher().finish();
     let mut name = b".".to_vec();
     name.extend_from_slice(stem(root));
     name.extend_from_slice(INFIX);
-    name.extend_from_slice(format!("{random:0RANDOM_DIGITS$x}").as_bytes());
+    name.extend_from_slice(format!("{:0RANDOM_DIGITS$x}", file::random()).as_bytes());
     OsString::from_vec(name)
 }
 
@@ -93,37 +94,48 @@ impl Draft {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 made => made.with_context(|| format!("cannot export to `{}`", shown(&target.root)))?,
             }
-            // A run that looks for left-overs may come between: then the folder is its, and we make another.
-            let folder = match File::open(&path) {
-                Ok(folder) => folder,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            match Self::open(&path) {
+                Ok(Some(draft)) => return Ok(draft),
+                Ok(None) => {}
                 Err(error) => {
                     let _ = fs::remove_dir(&path);
-                    return Err(error).with_context(|| format!("cannot open `{}`", shown(&path)));
+                    return Err(error).with_context(|| format!("cannot export to `{}`", shown(&target.root)));
                 }
-            };
-            let lock = match lock(folder.try_clone()?) {
-                Ok(lock) => lock,
-                Err(Errno::EWOULDBLOCK) => continue,
-                Err(errno) => {
-                    let _ = fs::remove_dir(&path);
-                    return Err(CallFailed::new(format!("cannot lock `{}`", shown(&path)), errno).into());
-                }
-            };
-            if !is_same(&folder, &path) {
-                continue;
             }
-            // A parent with the set-group-ID bit hands it and its group down.
-            let _ = fchown(&folder, Some(Uid::effective()), Some(Gid::effective()));
-            fchmod(&folder, Mode::S_IRWXU)?;
-            return Ok(Self { path, folder, _lock: lock });
         }
         bail!("cannot make a folder of our own in `{}`", shown(&target.drafts))
+    }
+
+    /// Opens and locks a new folder. `None` if a run that looks for left-overs was faster: then the folder is its.
+    fn open(path: &Path) -> anyhow::Result<Option<Self>> {
+        let failed = |verb: &str, errno| CallFailed::new(format!("cannot {verb} `{}`", shown(path)), errno);
+        let folder = match File::open(path) {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot open `{}`", shown(path))),
+        };
+        let lock = match lock(folder.try_clone()?) {
+            Ok(lock) => lock,
+            Err(Errno::EWOULDBLOCK) => return Ok(None),
+            Err(errno) => return Err(failed("lock", errno).into()),
+        };
+        if !is_same(&folder, path) {
+            return Ok(None);
+        }
+        inherit_nothing(&folder)
+            .and_then(|()| fchmod(&folder, Mode::S_IRWXU))
+            .map_err(|errno| failed("set the permissions of", errno))?;
+        Ok(Some(Self { path: path.to_owned(), folder, samples: Samples::new(), _lock: lock }))
     }
 
     /// The folder, which becomes the root.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Looks at what the file system keeps of what is set in the draft.
+    pub fn samples(&self) -> &Samples {
+        &self.samples
     }
 
     /// Makes what `beside` has. The store directory is made too, for the engine to fill.
@@ -139,11 +151,11 @@ impl Draft {
                     made.directories += 1;
                 }
                 Item::Text { contents, .. } => {
-                    fs::write(&path, contents)?;
+                    file::write(&path, contents)?;
                     made.files += 1;
                 }
                 Item::File { from, .. } => {
-                    fs::copy(from, &path)?;
+                    file::copy(from, &path)?;
                     made.files += 1;
                 }
                 Item::Symlink(target) => {
@@ -183,6 +195,10 @@ impl Draft {
             }
             let no_follow = UtimensatFlags::NoFollowSymlink;
             utimensat(nix::fcntl::AT_FDCWD, &path, &times, &times, no_follow).map_err(failed)?;
+            if let Some((kind, mode)) = wanted(what) {
+                let wanted = Wanted { mode, time, owner: self.samples.owner };
+                self.samples.look(kind, wanted, || Some((place.to_owned(), lstat(&path).ok()?)));
+            }
         }
         kept.sort();
         Ok(kept)
@@ -203,8 +219,10 @@ impl Draft {
     }
 
     fn rename(&self, target: &Target, time: i64) -> anyhow::Result<()> {
-        fchmod(&self.folder, DIRECTORY_MODE)?;
-        futimens(&self.folder, &TimeSpec::new(time, 0), &TimeSpec::new(time, 0))?;
+        let time = TimeSpec::new(time, 0);
+        fchmod(&self.folder, DIRECTORY_MODE)
+            .and_then(|()| futimens(&self.folder, &time, &time))
+            .map_err(|errno| CallFailed::new(format!("cannot finish `{}`", shown(&self.path)), errno))?;
         // rename(2) replaces an empty directory, and nothing else.
         std::fs::rename(&self.path, &target.root).map_err(|error| {
             let failed = anyhow!("cannot rename `{}` to `{}`: {error}", shown(&self.path), shown(&target.root));
@@ -227,7 +245,7 @@ impl Draft {
             entries.push((entry.file_name(), Identity::of(&entry.metadata()?)));
         }
         entries.sort_by_key(|(name, _)| (name == last, name.clone()));
-        fs::write(self.path.join(JOURNAL), write_journal(&entries))?;
+        file::write(&self.path.join(JOURNAL), write_journal(&entries))?;
         for (name, _) in &entries {
             let to = target.root.join(name);
             rename_to_nothing(&self.path.join(name), &to)?;
@@ -260,6 +278,40 @@ fn rename_to_nothing(from: &Path, to: &Path) -> anyhow::Result<()> {
         let failed = anyhow!("cannot rename `{}` to `{}`: {error}", shown(from), shown(to));
         hinted(failed, "something was put there while the export ran")
     })
+}
+
+/// Takes from a new folder what its parent handed down: the group of a set-group-ID directory, and access-control lists,
+/// which everything in the folder would have in place of the umask.
+fn inherit_nothing(folder: &File) -> nix::Result<()> {
+    use rustix::fs::{fgetxattr, fremovexattr};
+    for list in ["system.posix_acl_default", "system.posix_acl_access"] {
+        if let Err(errno) = fremovexattr(folder, list)
+            // Many file systems have no such lists.
+            && fgetxattr(folder, list, &mut [0_u8; 0]).is_ok()
+        {
+            return Err(Errno::from_raw(errno.raw_os_error()));
+        }
+    }
+    let (user, group) = (Uid::effective(), Gid::effective());
+    let is_ours = |found: std::fs::Metadata| (found.uid(), found.gid()) == (user.as_raw(), group.as_raw());
+    if folder.metadata().is_ok_and(is_ours) {
+        return Ok(());
+    }
+    match fchown(folder, Some(user), Some(group)) {
+        // A file system that keeps no owners; `Samples` warns of it.
+        Err(Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+        given => given,
+    }
+}
+
+/// What a finished file of the plan is, and the mode that it has; `None` for one that was given to another user.
+fn wanted(item: &Item) -> Option<(FileType, u32)> {
+    match *item {
+        Item::Directory { mode, owner: Owner::ROOT } => Some((FileType::Directory, mode)),
+        Item::Directory { .. } => None,
+        Item::Text { mode, .. } | Item::File { mode, .. } => Some((FileType::RegularFile, mode)),
+        Item::Symlink(_) => Some((FileType::Symlink, 0)),
+    }
 }
 
 /// Whether the open file `folder` is what `path` names.

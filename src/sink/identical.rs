@@ -74,7 +74,7 @@ pub fn find(
     jobs: usize,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Group>> {
-    let base = OwnedFd::from(fs_err::File::open(store.as_path())?.into_parts().0);
+    let base = OwnedFd::from(fs_err::File::open(store.real())?.into_parts().0);
     let reader = Reader { base, store, interrupt };
     let tasks = paths.iter().map(|path| path.base_name().as_bytes().to_vec()).collect();
     let worker = || (Vec::new(), Buffer::default());
@@ -155,7 +155,7 @@ impl Reader<'_> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => return Ok(Some(path)),
             FileType::RegularFile => {
-                let kind = Kind { size: u64::try_from(stat.st_size)?, is_executable: stat.st_mode & 0o111 != 0 };
+                let kind = Kind { size: u64::try_from(stat.st_size)?, is_executable: stat.st_mode & 0o100 != 0 };
                 found.push(Found { kind, inode: (stat.st_dev, stat.st_ino), path });
             }
             _ => {}
@@ -186,7 +186,7 @@ impl Reader<'_> {
     }
 
     fn whole(&self, path: &[u8]) -> PathBuf {
-        self.store.as_path().join(OsStr::from_bytes(path))
+        self.store.real().join(OsStr::from_bytes(path))
     }
 }
 

@@ -57,6 +57,19 @@ impl Mounts {
         }
     }
 
+    /// Whether `path`, an absolute path without links, lies in a layer of the container that this process runs in, and
+    /// not in a volume or a file system of the machine: then it goes with the container. Engines store layers with
+    /// overlayfs; where they use something else, the whole root is one mount and has the engine's mark.
+    pub fn is_in_container_layer(&self, path: &Path) -> bool {
+        let marks = ["/.dockerenv", "/run/.containerenv"].map(Path::new);
+        self.is_layer(path, marks.iter().any(|mark| mark.exists()))
+    }
+
+    fn is_layer(&self, path: &Path, is_container: bool) -> bool {
+        self.holding(path)
+            .is_some_and(|mount| mount.file_system == "overlay" || (is_container && mount.point == Path::new("/")))
+    }
+
     /// Whether something is mounted at or below `path`, an absolute path without links.
     pub fn any_within(&self, path: &Path) -> bool {
         self.0.iter().any(|mount| mount.point.starts_with(path))
@@ -127,6 +140,21 @@ rubbish\n\
             assert_eq!(mounts.any_within(Path::new(path)), within, "{path}");
         }
         assert_eq!(Mounts::default().holding(Path::new("/")), None);
+    }
+
+    #[test]
+    fn a_layer_is_on_overlayfs_or_the_root_of_a_container() {
+        let mounts = Mounts::parse(TABLE);
+        for (path, is_container, expected) in [
+            ("/mnt/two words\\x/nix/store", false, true),
+            ("/mnt/two words\\x/nix/store", true, true),
+            ("/nix/store", false, false),
+            ("/nix/store", true, true),
+            ("/mnt/nix/store", true, false),
+        ] {
+            assert_eq!(mounts.is_layer(Path::new(path), is_container), expected, "{path} {is_container}");
+        }
+        assert!(!Mounts::default().is_layer(Path::new("/nix/store"), true));
     }
 
     #[test]

@@ -24,6 +24,27 @@ pub(super) enum Reason {
     Errno(i32),
     /// From a lower layer of overlayfs, or maybe one, a link is a copy with an fsync.
     Layer(link::Layer),
+    /// A link would have another owner or group than everything else in the root.
+    Owner,
+    /// A link would have another mode or time than Nix gives.
+    ModeOrTime,
+}
+
+/// Files in the store whose mode or owner was changed after Nix stored them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// How many names.
+    pub count: u64,
+    /// The first of them by its path, relative to the store directory, and what is changed.
+    pub example: Option<(Vec<u8>, String)>,
+}
+
+impl Changed {
+    /// Adds other names.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.example = [self.example.take(), other.example.clone()].into_iter().flatten().min();
+    }
 }
 
 /// What one thread, or all of them, did in the store of the root.
@@ -45,6 +66,8 @@ pub struct Tally {
     pub copied: Count,
     /// Inodes that became names of another, since content and mode are the same.
     pub deduplicated: Count,
+    /// Files of the store that are not as Nix left them.
+    pub changed: Changed,
     pub(super) refusals: BTreeMap<(Method, Reason), u64>,
 }
 
@@ -84,6 +107,7 @@ impl Tally {
             to.count += from.count;
             to.bytes += from.bytes;
         }
+        self.changed.add(&other.changed);
         for (key, count) in &other.refusals {
             *self.refusals.entry(key.clone()).or_default() += count;
         }
@@ -137,6 +161,9 @@ pub struct Receipt {
     pub beside_store: BesideStore,
     /// Names that are hard links to the store's inodes.
     pub hard_linked: Count,
+    /// Whether there are hard links to a store that outlives the run, as it does not where an image is built: then a
+    /// change to such a file is a change to the store.
+    pub shares_store: bool,
     /// Names whose inodes share their data with the store's.
     pub reflinked: Count,
     /// Names whose inodes are copies; symlinks made anew are counted here, with 0 bytes.
@@ -182,12 +209,16 @@ impl Tally {
         let words = |reason: &Reason| match reason {
             Reason::Errno(errno) => {
                 let errno = Errno::from_raw(*errno);
-                format!("{}: {}", errno_name(errno), errno.desc())
+                format!("{}: {}", errno_name(errno), super::description(errno))
             }
             Reason::Layer(link::Layer::Unknown) => {
                 "overlayfs does not tell the layer of these store paths, and from a lower one a link is slow".to_owned()
             }
             Reason::Layer(_) => "store paths in a lower layer of overlayfs are faster copied than linked".to_owned(),
+            Reason::Owner => {
+                "files of another user or group are copied, so that all of the root has one owner".to_owned()
+            }
+            Reason::ModeOrTime => "files without the mode and time that Nix gives are copied".to_owned(),
         };
         self.refusals
             .iter()

@@ -127,7 +127,7 @@ impl Target {
 
 /// The store would be written into itself.
 fn refuse_inside_store(directory: &Path, store: &StoreDirectory) -> anyhow::Result<()> {
-    let inside = fs::canonicalize(store.as_path())
+    let inside = fs::canonicalize(store.real())
         .is_ok_and(|store| directory.starts_with(&store) || Mounts::read().is_within(directory, &store));
     anyhow::ensure!(!inside, "it lies inside the store directory `{store}`");
     Ok(())

@@ -1,4 +1,4 @@
-//! Recomputes NAR hashes from what was written and compares them with what Nix registered.
+//! Recomputes NAR hashes from what was written and compares them with what Nix registered, and modes with Nix's own.
 //! It must never trust the copy: it reads names, modes, links and data from the root itself.
 
 use std::fmt::Write as _;
@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use fs_err as fs;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, fstatat};
 use rustix::fs::FileType;
 use sha2::{Digest, Sha256};
 
+use super::directory::{STORE_DIRECTORY_MODE, canonical_mode};
 use super::names::{Buffer, Names};
 use super::{below, pool};
 use crate::failure::shown_bytes;
@@ -33,9 +34,7 @@ pub fn verify(store: &Path, registrations: &[Registration], jobs: usize, interru
     let worker = || (vec![0; BUFFER], Buffer::default());
     pool::run(jobs, largest_last, worker, |registration, (data, names), _| {
         let mut reader = Reader { base: base.as_fd(), data, names, interrupt };
-        let (hash, size) = reader
-            .nar_hash(registration.path.base_name().as_bytes())
-            .with_context(|| format!("cannot verify `{}`", registration.path))?;
+        let (hash, size) = reader.nar_hash(registration.path.base_name().as_bytes()).context("verification failed")?;
         if hash != registration.nar_hash || size != registration.nar_size {
             bail!(
                 "verification failed: `{}` has NAR hash sha256:{hash} ({size} bytes), \
@@ -118,8 +117,7 @@ impl Reader<'_> {
                     steps.push(Step::Node(path));
                 }
                 Step::Node(path) => {
-                    self.node(&path, to, &mut steps)
-                        .with_context(|| format!("cannot read `{}`", shown_bytes(&path)))?;
+                    self.node(&path, to, &mut steps).with_context(|| format!("`{}`", shown_bytes(&path)))?;
                 }
             }
         }
@@ -134,6 +132,9 @@ impl Reader<'_> {
                 strings(to, &[b"(", b"type", b"symlink", b"target", target.as_bytes(), b")"])?;
             }
             FileType::RegularFile => {
+                // Of the mode a NAR has one bit alone.
+                let mode = canonical_mode(&stat);
+                ensure_mode(stat.st_mode, mode)?;
                 strings(to, &[b"(", b"type", b"regular"])?;
                 if stat.st_mode & 0o100 != 0 {
                     strings(to, &[b"executable", b""])?;
@@ -143,6 +144,7 @@ impl Reader<'_> {
                 strings(to, &[b")"])?;
             }
             FileType::Directory => {
+                ensure_mode(stat.st_mode, STORE_DIRECTORY_MODE.bits())?;
                 strings(to, &[b"(", b"type", b"directory"])?;
                 steps.push(Step::End);
                 let mut names = Names::default();
@@ -179,6 +181,12 @@ impl Reader<'_> {
     }
 }
 
+fn ensure_mode(found: u32, wanted: u32) -> anyhow::Result<()> {
+    let found = found & 0o7777;
+    ensure!(found == wanted, "it has mode {found:04o} instead of {wanted:04o}");
+    Ok(())
+}
+
 /// Zero bytes after `size` bytes: strings are padded to multiples of 8.
 fn padding(size: u64) -> usize {
     usize::try_from(size.wrapping_neg() % 8).unwrap_or_default()
@@ -202,6 +210,32 @@ mod tests {
     use std::collections::BTreeMap;
     use std::ffi::OsStr;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn modes_that_are_not_nixs_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("x")).unwrap();
+        fs::write(at("x/file"), "").unwrap();
+        let base = File::open(folder.path()).unwrap();
+        for (directory, file, message) in [
+            (0o555, 0o444, None),
+            (0o555, 0o555, None),
+            (0o755, 0o444, Some("`x`: it has mode 0755 instead of 0555")),
+            (0o555, 0o644, Some("`x/file`: it has mode 0644 instead of 0444")),
+            (0o555, 0o755, Some("`x/file`: it has mode 0755 instead of 0555")),
+            (0o555, 0o4555, Some("`x/file`: it has mode 4555 instead of 0555")),
+        ] {
+            for (name, mode) in [("x/file", file), ("x", directory)] {
+                fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+            }
+            let (mut names, interrupt) = (Buffer::default(), Interrupt::default());
+            let mut reader = Reader { base: base.as_fd(), data: &mut [0; 7], names: &mut names, interrupt: &interrupt };
+            let error = reader.nar_hash(b"x").err().map(|error| format!("{error:#}"));
+            assert_eq!(error.as_deref(), message);
+            fs::set_permissions(at("x"), PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    }
 
     #[derive(Clone, Debug)]
     enum Node {
@@ -235,6 +269,7 @@ mod tests {
                 for (name, node) in nodes {
                     make(node, &path.join(OsStr::from_bytes(name)));
                 }
+                fs::set_permissions(path, PermissionsExt::from_mode(0o555)).unwrap();
             }
         }
     }
@@ -253,6 +288,10 @@ mod tests {
             let mut reader =
                 Reader { base: base.as_fd(), data: &mut [0; 7], names: &mut names, interrupt: &interrupt };
             prop_assert_eq!(reader.nar_hash(b"x").unwrap(), (hex, size));
+            // Only root can remove what lies in directories that are not writable.
+            for entry in walkdir::WalkDir::new(&path).into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
+                fs::set_permissions(entry.path(), PermissionsExt::from_mode(0o755)).unwrap();
+            }
         }
     }
 }

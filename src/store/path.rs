@@ -13,7 +13,12 @@ const LONGEST_NAME: usize = 211;
 
 /// The store directory, absolute and without `.`, `..` or a trailing slash; usually `/nix/store`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreDirectory(PathBuf);
+pub struct StoreDirectory {
+    /// By which store paths are known.
+    path: PathBuf,
+    /// Where its files lie on this machine: elsewhere for a chroot store.
+    real: PathBuf,
+}
 
 impl StoreDirectory {
     /// `None` unless `path` is absolute, is not the file system's root, and has no `..`.
@@ -26,28 +31,44 @@ impl StoreDirectory {
                 Component::ParentDir | Component::Prefix(_) => return None,
             }
         }
-        (path.is_absolute() && clean.parent().is_some()).then_some(Self(clean))
+        (path.is_absolute() && clean.parent().is_some()).then(|| Self { real: clean.clone(), path: clean })
     }
 
-    /// The directory itself.
+    /// The same store directory, whose files lie in `real` on this machine.
+    #[must_use]
+    pub fn lying_in(self, real: PathBuf) -> Self {
+        Self { real, ..self }
+    }
+
+    /// The directory as store paths name it.
     pub fn as_path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Where its files lie on this machine.
+    pub fn real(&self) -> &Path {
+        &self.real
+    }
+
+    /// Where the files of `path` lie on this machine.
+    pub fn real_path(&self, path: &StorePath) -> PathBuf {
+        self.real.join(path.base_name())
     }
 
     /// The directory relative to the root of a file system: `nix/store`.
     pub fn relative(&self) -> &Path {
-        self.0.strip_prefix("/").unwrap_or(&self.0)
+        self.path.strip_prefix("/").unwrap_or(&self.path)
     }
 
-    /// The whole path of `path`.
+    /// The whole path of `path`, as Nix names it.
     pub fn join(&self, path: &StorePath) -> PathBuf {
-        self.0.join(path.base_name())
+        self.path.join(path.base_name())
     }
 
     /// Reads a whole store path, such as a line of `nix-store`'s output.
     pub fn parse(&self, text: &str) -> Result<StorePath, NotAStorePath> {
         Path::new(text)
-            .strip_prefix(&self.0)
+            .strip_prefix(&self.path)
             .ok()
             .and_then(Path::to_str)
             .ok_or_else(|| NotAStorePath { text: text.to_owned(), reason: "it does not lie in the store directory" })
@@ -57,7 +78,7 @@ impl StoreDirectory {
 
 impl fmt::Display for StoreDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::failure::shown(&self.0))
+        f.write_str(&crate::failure::shown(&self.path))
     }
 }
 

@@ -1,9 +1,11 @@
 //! Asks Nix about the store through `nix-store`, and reads the profiles that lie in it.
 //! It must never write, neither to the store nor anywhere else.
 
+mod location;
 mod names;
 mod profile;
 
+pub use location::locate;
 pub use names::{Wanted, read_texts, read_tree};
 pub use profile::{Environment, Profile, default_candidates, find_default, home_of, resolve};
 
@@ -85,7 +87,7 @@ impl NixStore {
 
 /// The commits of nixpkgs that `profile` has written down; none for a profile of `nix-env` or a `./result`.
 pub fn nixpkgs_revisions(profile: &StorePath, store: &StoreDirectory) -> Vec<(StorePath, String)> {
-    let text = std::fs::read_to_string(store.join(profile).join("manifest.json")).unwrap_or_default();
+    let text = std::fs::read_to_string(store.real_path(profile).join("manifest.json")).unwrap_or_default();
     manifest::nixpkgs_revisions(&text, store)
 }
 

@@ -2,13 +2,12 @@
 //! It must never put them into an argument, a message, or another variable.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use fs_err::os::unix::fs::OpenOptionsExt;
 
 use crate::failure::{Usage, shown};
+use crate::file;
 
 /// Where skopeo finds the credentials for `registry`: the file that `REGISTRY_AUTH_FILE` names, else one in
 /// `folder` made of `REGISTRY_USER` and `REGISTRY_PASSWORD`. `None` where none of them is set; then it uses
@@ -39,9 +38,7 @@ pub fn auth_file(
         return Err(Usage("REGISTRY_USER has a `:`, which no registry takes".into()).into());
     }
     let path = folder.join("auth.json");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    options.open(&path)?.write_all(contents(registry, &user, &password).as_bytes())?;
+    file::write_new(&path, contents(registry, &user, &password), 0o600)?;
     Ok(Some(path))
 }
 

@@ -19,6 +19,7 @@ use super::recipe::{Order, Recipe};
 use super::survey::{LATEST, Survey, staged_tag};
 use crate::channel::Update;
 use crate::failure::Interrupted;
+use crate::file;
 use crate::oci::index::LAYOUT_VERSION;
 use crate::oci::{Descriptor, Digest};
 use crate::registry::skopeo::What;
@@ -191,9 +192,9 @@ impl Publisher<'_> {
         }
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
-        fs::write(blobs.join(Digest::of(&index).hex()), &index)?;
-        fs::write(layout.join("oci-layout"), LAYOUT_VERSION)?;
-        fs::write(layout.join("index.json"), write_layout(&index, tag)?)?;
+        file::write(&blobs.join(Digest::of(&index).hex()), &index)?;
+        file::write(&layout.join("oci-layout"), LAYOUT_VERSION)?;
+        file::write(&layout.join("index.json"), write_layout(&index, tag)?)?;
         skopeo.push(&layout, Some(tag), &format!("{repository}:{tag}"), What::Index)
     }
 

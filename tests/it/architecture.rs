@@ -10,7 +10,8 @@ use syn::visit::Visit;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("progress", &[]),
-    ("interrupt", &["failure"]),
+    ("interrupt", &["failure", "sys"]),
+    ("file", &["failure"]),
     ("program", &["failure", "interrupt"]),
     ("call", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
@@ -25,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("pins", &["failure", "pins"]),
     ("closure", &["closure", "store"]),
     ("sbom", &["closure", "store"]),
-    ("sink::replace", &["failure"]),
+    ("sink::replace", &["failure", "file"]),
     // Each asks through `call`; the rest of both is pure.
     ("channel::source", &["call", "channel"]),
     ("channel", &["channel"]),
@@ -34,7 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
-    ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
+    ("sink", &["failure", "file", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
     ("sys", &[]),
     ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
     ("supervise::processes", &[]),
@@ -42,13 +43,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("supervise", &["supervise", "sys"]),
     ("scene", &["bash"]),
     // Processes, sockets and files of a session; the rest of `tmate` decides.
-    ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
+    ("tmate::session", &["failure", "file", "interrupt", "report", "tmate"]),
     ("tmate", &["failure", "tmate"]),
-    ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "tmate", "update"]),
+    (
+        "report",
+        &["closure", "dockerfile", "failure", "file", "pins", "progress", "report", "sink", "store", "tmate", "update"],
+    ),
     ("update::config", &["channel", "oci", "update"]),
     ("update::judge", &["channel", "oci", "registry", "update"]),
     ("update::moving", &["channel", "oci", "registry", "update"]),
-    ("update", &["call", "channel", "failure", "interrupt", "oci", "registry", "update"]),
+    ("update", &["call", "channel", "failure", "file", "interrupt", "oci", "registry", "update"]),
     ("main", &["applet", "report"]),
 ];
 

@@ -241,6 +241,8 @@ fn without_a_profile_those_looked_for_are_named() {
     hidden().without("HOME").root(folder.path().join("root")).refuses(1, &(error(last) + hint));
 }
 
+const NAME_ONE: &str = "hint: name a profile, a `./result` link of `nix-build`, or a store path";
+
 #[test]
 fn a_profile_that_does_not_lead_into_the_store_is_refused() {
     let (store, path) = Store::shared();
@@ -256,8 +258,11 @@ fn a_profile_that_does_not_lead_into_the_store_is_refused() {
         (at("missing"), "it does not exist".to_owned()),
         (at("dangling"), format!("it leads to `{}`, which does not exist", at("nowhere").display())),
         (at("loop"), "it leads through more than 40 links or to the root directory".to_owned()),
-        (at("usr"), format!("it leads to `/usr`, which is not in `{store_shown}`")),
-        (folder.path().into(), format!("it leads to `{}`, which is not in `{store_shown}`", folder.path().display())),
+        (at("usr"), format!("it leads to `/usr`, which is not in `{store_shown}`\n{NAME_ONE}")),
+        (
+            folder.path().into(),
+            format!("it leads to `{}`, which is not in `{store_shown}`\n{NAME_ONE}", folder.path().display()),
+        ),
         (at("inside"), inside.clone()),
         (path.join("etc/deep"), inside),
     ] {

@@ -12,6 +12,7 @@ mod documents;
 mod export_image;
 mod image_input;
 mod images;
+mod injected;
 mod inspect;
 mod interrupts;
 mod kills;

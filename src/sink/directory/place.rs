@@ -6,21 +6,22 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, futimens, utimensat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::{FileStat, Mode, UtimensatFlags, fchmod, fstatat, futimens, utimensat};
 use nix::unistd::{linkat, symlinkat};
 use rustix::fs::FileType;
 
 use super::inodes::{Inode, Inodes};
-use super::{Ends, Entry, Folder, STORE_TIME, Side, bytes};
+use super::{Ends, Entry, Folder, STORE_TIME, Side, bytes, canonical};
 use crate::failure::{hinted, shown};
+use crate::file;
 use crate::interrupt::Interrupt;
+use crate::sink::kept::{Samples, Wanted};
 use crate::sink::link::{Method, Verdict, verdict};
 use crate::sink::mounts::Mounts;
-use crate::sink::receipt::{Reason, Tally};
+use crate::sink::receipt::{Changed, Reason, Tally};
 use crate::sink::{CallFailed, below};
 
 /// What a pair of file systems, the store path's and the root's, has refused for good.
@@ -52,6 +53,8 @@ pub(super) struct Placer<'a> {
     pub(super) inodes: Inodes,
     /// Of files that are to become one inode, which inode stands for them.
     pub(super) leaders: HashMap<Inode, Inode>,
+    /// Looks at what the root's file system keeps.
+    pub(super) samples: &'a Samples,
     pub(super) interrupt: &'a Interrupt,
 }
 
@@ -73,11 +76,21 @@ impl Placer<'_> {
 
     /// Goes down the ladder with one file or symlink.
     pub(super) fn place(&self, entry: Entry<'_>, stat: &FileStat, tally: &mut Tally) -> anyhow::Result<()> {
+        if let Some(change) = canonical::change(stat, entry.way.user) {
+            tally.changed.add(&Changed { count: 1, example: Some((entry.path(), change)) });
+        }
         for &method in entry.way.ladder {
             if method != Method::HardLink {
                 return self.place_new(entry, stat, tally);
             }
             if entry.way.refused.holds(method) {
+                continue;
+            }
+            if let Some(reason) = canonical::difference(stat, self.samples.owner) {
+                if entry.way.ladder == [method] {
+                    return Err(self.not_canonical(&reason, stat, entry));
+                }
+                tally.refuse(method, reason);
                 continue;
             }
             let Err(errno) = self.hard_link(entry, stat, tally) else { return Ok(()) };
@@ -168,8 +181,24 @@ impl Placer<'_> {
         let to = &entry.folder.destination;
         let no_follow = UtimensatFlags::NoFollowSymlink;
         symlinkat(target.as_os_str(), to, entry.name)
-            .and_then(|()| utimensat(to, entry.name, &TimeSpec::UTIME_OMIT, &STORE_TIME, no_follow))
-            .map_err(|errno| self.ends.failed("make", Side::Root, &entry.path(), errno))
+            .and_then(|()| utimensat(to, entry.name, &STORE_TIME, &STORE_TIME, no_follow))
+            .map_err(|errno| self.ends.failed("make", Side::Root, &entry.path(), errno))?;
+        self.look_at(FileType::Symlink, 0, entry);
+        Ok(())
+    }
+
+    /// Looks at what the file system has kept of a finished file or symlink.
+    fn look_at(&self, kind: FileType, mode: u32, entry: Entry<'_>) {
+        let look = || fstatat(&entry.folder.destination, entry.name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        if self.samples.are_wanted(kind) {
+            self.look(kind, mode, &entry.path(), look);
+        }
+    }
+
+    /// As [`Placer::look_at`], for what is at `path`, relative to the root's store.
+    pub(super) fn look(&self, kind: FileType, mode: u32, path: &[u8], look: impl FnOnce() -> nix::Result<FileStat>) {
+        let wanted = Wanted { mode, time: STORE_TIME.tv_sec(), owner: self.samples.owner };
+        self.samples.look(kind, wanted, || Some((self.ends.path(Side::Store, path), look().ok()?)));
     }
 
     /// The file in the store and an empty one in the root.
@@ -189,9 +218,12 @@ impl Placer<'_> {
                 bytes::copy(&source, &destination, stat, self.interrupt)
                     .with_context(|| format!("cannot copy `{}`", shown(self.ends.path(Side::Store, &entry.path()))))?;
             }
-            fchmod(&destination, Mode::from_bits_truncate(stat.st_mode & 0o777))
-                .and_then(|()| futimens(&destination, &TimeSpec::UTIME_OMIT, &STORE_TIME))
+            let mode = canonical::mode(stat);
+            fchmod(&destination, Mode::from_bits_truncate(mode))
+                .and_then(|()| futimens(&destination, &STORE_TIME, &STORE_TIME))
+                .and_then(|()| file::close(destination))
                 .map_err(|errno| self.ends.failed("finish", Side::Root, &entry.path(), errno))?;
+            self.look_at(FileType::RegularFile, mode, entry);
         }
         tally.count(begun.method, size(stat));
         Ok(())
@@ -219,6 +251,25 @@ impl Placer<'_> {
             refused.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// With hard links alone, a file that may not be linked is an error.
+    fn not_canonical(&self, reason: &Reason, stat: &FileStat, entry: Entry<'_>) -> anyhow::Error {
+        let (user, group) = self.samples.owner;
+        let why = match reason {
+            Reason::Owner => {
+                format!("its owner is {}:{} and that of the root {user}:{group}", stat.st_uid, stat.st_gid)
+            }
+            _ => format!(
+                "it has mode {:04o} and time {} instead of {:04o} and {}",
+                stat.st_mode & 0o7777,
+                stat.st_mtime,
+                canonical::mode(stat),
+                STORE_TIME.tv_sec()
+            ),
+        };
+        let path = shown(self.ends.path(Side::Store, &entry.path()));
+        hinted(anyhow!("cannot hard link `{path}`: {why}"), "`--link-mode auto` copies such files")
     }
 
     /// A mode that the user asked for by name never falls back.
@@ -252,6 +303,7 @@ pub(super) fn link_unseen(entry: Entry<'_>, tally: &mut Tally) -> bool {
     let way = entry.way;
     let linked = way.ladder[0] == Method::HardLink
         && !way.on_overlay
+        && !way.is_foreign
         && !way.refused.holds(Method::HardLink)
         && link_from_store(entry).is_ok();
     if linked {

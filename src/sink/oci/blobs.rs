@@ -10,6 +10,7 @@ use fs_err as fs;
 
 use super::entries::{self, Output, What};
 use crate::failure::shown;
+use crate::file;
 use crate::oci::Digest;
 
 /// Mode of files in a layout and of members of an archive.
@@ -73,7 +74,9 @@ impl Blobs for Folder {
     }
 
     fn end(&mut self, digest: &Digest) -> anyhow::Result<()> {
-        self.new = None;
+        if let Some(new) = self.new.take() {
+            file::close_at(&self.unnamed(), new.into_parts().0)?;
+        }
         Ok(fs::rename(self.unnamed(), self.place(digest))?)
     }
 
@@ -94,7 +97,7 @@ impl Blobs for Folder {
 /// Blobs are never changed in place. Where no link can be made, for whatever reason, a copy can.
 fn link_or_copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     if std::fs::hard_link(from, to).is_err() {
-        fs::copy(from, to)?;
+        file::copy(from, to)?;
     }
     Ok(())
 }
@@ -127,12 +130,18 @@ impl Archive {
     /// Writes the end.
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         entries::finish(&mut self)?;
-        self.file.flush().with_context(|| format!("cannot write `{}`", shown(&self.path)))
+        let failed = || format!("cannot write `{}`", shown(&self.path));
+        let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(failed)?;
+        file::close_at(&self.path, file)
     }
 
     fn header(&mut self, digest: &Digest, size: u64) -> anyhow::Result<()> {
         let path = format!("{FOLDER}/{}", digest.hex());
         entries::begin(self, path.as_bytes(), MODE, &What::File(size))
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.file.flush().with_context(|| format!("cannot write `{}`", shown(&self.path)))
     }
 
     fn seek(&mut self, to: SeekFrom) -> anyhow::Result<u64> {
@@ -182,8 +191,9 @@ impl Blobs for Archive {
         let size = from.metadata()?.len();
         self.header(digest, size)?;
         // On whole files the kernel copies, without this program's memory.
-        self.file.flush()?;
-        let copied = std::io::copy(from.file_mut(), self.file.get_mut())?;
+        self.flush()?;
+        let copied = std::io::copy(from.file_mut(), self.file.get_mut())
+            .with_context(|| format!("cannot write `{}`", shown(&self.path)))?;
         ensure!(copied == size, "`{}` changed while it was read", shown(from.path()));
         entries::end(self, size)?;
         self.names.push(digest.clone());
@@ -191,12 +201,13 @@ impl Blobs for Archive {
     }
 
     fn give(&mut self, _: &Digest, to: &Path) -> anyhow::Result<()> {
-        self.file.flush()?;
+        self.flush()?;
         let (start, size) = self.member;
         let mut from = fs::File::open(&self.path)?;
         from.seek(SeekFrom::Start(start + entries::BLOCK as u64))?;
-        let mut to = fs::OpenOptions::new().write(true).create_new(true).open(to)?;
-        std::io::copy(&mut from.file_mut().take(size), to.file_mut())?;
-        Ok(())
+        let mut copy = fs::OpenOptions::new().write(true).create_new(true).open(to)?;
+        std::io::copy(&mut from.file_mut().take(size), copy.file_mut())
+            .with_context(|| format!("cannot write `{}`", shown(to)))?;
+        file::close_at(to, copy.into_parts().0)
     }
 }

@@ -2,7 +2,6 @@
 //! It must never hand out a blob whose digest it has not computed anew.
 
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::pipeline::Written;
 use crate::failure::shown;
+use crate::file;
 use crate::interrupt::Interrupt;
 use crate::oci::{Descriptor, Digest};
 
@@ -66,15 +66,13 @@ impl Cache {
         layer: &Written,
         give: impl FnOnce(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        // Differs from call to call, since the keys of the hash come from the system's randomness.
-        let random = std::hash::RandomState::new().build_hasher().finish();
-        let new = self.folder.join(format!(".{key}-{random:016x}"));
+        let new = self.folder.join(format!(".{key}-{:016x}", file::random()));
         let kept = (|| {
             give(&new)?;
             // The blob first: an entry without a blob is none.
             fs::rename(&new, self.blob(key))?;
             let entry = Entry { diff_id: layer.diff_id.clone(), blob: layer.blob.clone() };
-            fs::write(&new, serde_json::to_vec(&entry)?)?;
+            file::write(&new, serde_json::to_vec(&entry)?)?;
             anyhow::Ok(fs::rename(&new, self.entry(key))?)
         })();
         if kept.is_err() {

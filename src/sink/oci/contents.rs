@@ -56,7 +56,7 @@ impl<'a> Contents<'a> {
         interrupt: &'a Interrupt,
         progress: &'a Progress,
     ) -> anyhow::Result<Self> {
-        let base = OwnedFd::from(fs_err::File::open(store.as_path())?.into_parts().0);
+        let base = OwnedFd::from(fs_err::File::open(store.real())?.into_parts().0);
         Ok(Self { store, base, names: Buffer::default(), data: vec![0; SMALL], interrupt, progress })
     }
 

@@ -14,6 +14,7 @@ use super::super::CallFailed;
 use super::super::draft::is_draft;
 use super::super::target::Target;
 use crate::failure::{hinted, shown};
+use crate::file;
 use crate::oci::index::{self, Index, Joined, Kind, LAYOUT_VERSION, Parts};
 use crate::oci::{Descriptor, Digest, Tag};
 
@@ -173,10 +174,10 @@ impl Layout {
         }
         let blobs = draft.join("blobs/sha256");
         for document in &documents {
-            fs::write(blobs.join(document.descriptor.digest.hex()), &document.bytes)?;
+            file::write(&blobs.join(document.descriptor.digest.hex()), &document.bytes)?;
         }
         let new_index = draft.join("index.json");
-        fs::write(&new_index, index.to_json()?)?;
+        file::write(&new_index, index.to_json()?)?;
         let names: BTreeSet<_> =
             fs::read_dir(&blobs)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?;
         let mut added = Vec::new();
@@ -210,8 +211,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// Writes what makes the folder `root` with its blobs a layout that holds `image` alone.
 pub(super) fn complete(root: &Path, image: &Descriptor, tags: &[Tag]) -> anyhow::Result<()> {
-    fs::write(root.join("oci-layout"), LAYOUT_VERSION)?;
-    Ok(fs::write(root.join("index.json"), index_of(image, tags).to_json()?)?)
+    file::write(&root.join("oci-layout"), LAYOUT_VERSION)?;
+    file::write(&root.join("index.json"), index_of(image, tags).to_json()?)
 }
 
 /// An index that holds `image` alone, under all of its names.

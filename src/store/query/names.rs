@@ -41,7 +41,7 @@ pub fn read_tree(
     store: &StoreDirectory,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Tree> {
-    let real_store = fs::canonicalize(store.as_path())?;
+    let real_store = fs::canonicalize(store.real())?;
     let mut reader = Reader { store: store.as_path(), real_store, above: Vec::new(), names: 0, interrupt };
     let Followed::Directory(real) = reader.follow(profile)? else { return Ok(Tree::new()) };
     if wanted == Wanted::Everything {

@@ -11,6 +11,8 @@ use fs_err as fs;
 use crate::failure::{hinted, shown};
 use crate::store::{StoreDirectory, StorePath};
 
+/// What the name of a derivation ends in.
+const DERIVATION: &str = ".drv";
 /// As many links as the kernel follows in one path (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
@@ -78,9 +80,18 @@ fn is_absent(error: &std::io::Error) -> bool {
 /// Follows `name` to the first store path on its way: a profile leads there by way of its generations,
 /// `./result` at once, and a store path is there already.
 pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
-    let real_store = fs::canonicalize(store.as_path()).context("cannot find the store directory")?;
+    let real_store = fs::canonicalize(store.real()).context("cannot find the store directory")?;
+    if let Some(hint) = not_a_path(name) {
+        return Err(hinted(anyhow!("{}: `--profile` takes a path", no_profile(name)), hint));
+    }
     let mut path = name.to_owned();
     for _ in 0..MOST_LINKS {
+        // In a chroot store, links name store paths as Nix does, and not by where their files are.
+        if store.real() != store.as_path()
+            && let Ok(inside) = path.strip_prefix(store.as_path())
+        {
+            path = store.real().join(inside);
+        }
         // `x/.` and `x/..` name a directory by where it lies, not by a link that could be followed.
         let Some(last) = path.file_name().filter(|_| !path.as_os_str().is_empty()) else {
             path = fs::canonicalize(&path).map_err(|error| unreachable(name, &path, error))?;
@@ -96,6 +107,10 @@ pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
         if real_parent == real_store {
             let base_name = last.to_str().unwrap_or_default();
             let path = StorePath::parse(base_name).with_context(|| no_profile(name))?;
+            if base_name.ends_with(DERIVATION) {
+                let hint = format!("build it and name the result: nix-build {}, then --profile ./result", shown(name));
+                return Err(hinted(anyhow!("{}: it is a derivation, not what that builds", no_profile(name)), hint));
+            }
             return Ok(Profile { name: name.to_owned(), path });
         }
         if let Some(first) = here.strip_prefix(&real_store).ok().and_then(|inside| inside.iter().next()) {
@@ -106,11 +121,35 @@ pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
             ));
         }
         if !metadata.is_symlink() {
-            bail!("`{}` is no profile: it leads to `{}`, which is not in `{store}`", shown(name), shown(&here));
+            let hint = match chroot_of(&here, store) {
+                Some(root) => format!("for a chroot store, set NIX_REMOTE={}", shown(root)),
+                None => "name a profile, a `./result` link of `nix-build`, or a store path".to_owned(),
+            };
+            let leads_to = shown(&here);
+            return Err(hinted(
+                anyhow!("{}: it leads to `{leads_to}`, which is not in `{store}`", no_profile(name)),
+                hint,
+            ));
         }
         path = real_parent.join(fs::read_link(&here)?);
     }
     bail!("`{}` is no profile: it leads through more than {MOST_LINKS} links or to the root directory", shown(name))
+}
+
+/// What to do about a name that is for commands of Nix, and is not a path.
+fn not_a_path(name: &Path) -> Option<String> {
+    let text = name.to_str().filter(|_| fs::symlink_metadata(name).is_err())?;
+    let is_output = text.split_once('^').is_some_and(|(path, _)| path.ends_with(DERIVATION));
+    let is_flake = text.contains('#') || text.starts_with("flake:");
+    (is_output || is_flake)
+        .then(|| format!("build it and name the result: nix build '{}', then --profile ./result", shown(name)))
+}
+
+/// The root in which `path` would be a store path.
+fn chroot_of<'a>(path: &'a Path, store: &StoreDirectory) -> Option<&'a Path> {
+    let (parent, name) = (path.parent()?, path.file_name()?.to_str()?);
+    StorePath::parse(name).ok()?;
+    parent.ends_with(store.relative()).then(|| parent.ancestors().nth(store.relative().iter().count())).flatten()
 }
 
 fn unreachable(name: &Path, path: &Path, error: std::io::Error) -> anyhow::Error {
@@ -199,5 +238,46 @@ mod tests {
         assert!(error.contains(&shown(&missing[0])) && error.contains(&shown(&missing[1])), "{error}");
         let found = find_default(&[at("dangling"), at("home/profile")], &store).unwrap();
         assert_eq!(found.name, at("home/profile"));
+    }
+
+    #[test]
+    fn in_a_chroot_store_links_name_store_paths_as_nix_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("nix/store").join(ENVIRONMENT).join("bin")).unwrap();
+        let usual = StoreDirectory::new(Path::new("/nix/store")).unwrap();
+        let store = usual.clone().lying_in(at("nix/store"));
+        symlink(Path::new("/nix/store").join(ENVIRONMENT), at("profile")).unwrap();
+        for name in [at("profile"), at("nix/store").join(ENVIRONMENT), Path::new("/nix/store").join(ENVIRONMENT)] {
+            assert_eq!(resolve(&name, &store).unwrap().path.base_name(), ENVIRONMENT, "{}", name.display());
+        }
+        let error = resolve(&Path::new("/nix/store").join(ENVIRONMENT).join("bin"), &store).unwrap_err();
+        assert!(format!("{error:#}").contains("inside a store path"), "{error:#}");
+        // Without the setting, the error says what it takes.
+        let usual = usual.lying_in(at("elsewhere"));
+        fs::create_dir(at("elsewhere")).unwrap();
+        let error = resolve(&at("nix/store").join(ENVIRONMENT), &usual).unwrap_err();
+        let hint = &error.downcast_ref::<crate::failure::Hinted>().unwrap().hint;
+        assert_eq!(*hint, format!("for a chroot store, set NIX_REMOTE={}", folder.path().display()));
+    }
+
+    #[test]
+    fn what_must_be_built_first_is_refused_with_the_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = StoreDirectory::new(folder.path()).unwrap();
+        let derivation = folder.path().join("0c5b8vw40dy178xlpddw65q9gf1h2186-hello-2.10.drv");
+        fs::write(&derivation, "").unwrap();
+        let output = format!("{}^out", derivation.display());
+        for (name, message, command) in [
+            (derivation.to_str().unwrap(), "it is a derivation", "nix-build "),
+            (output.as_str(), "takes a path", "nix build '"),
+            ("nixpkgs#hello", "takes a path", "nix build 'nixpkgs#hello'"),
+            ("flake:nixpkgs", "takes a path", "nix build 'flake:nixpkgs'"),
+        ] {
+            let error = resolve(Path::new(name), &store).unwrap_err();
+            assert!(format!("{error:#}").contains(message), "{error:#}");
+            let hint = &error.downcast_ref::<crate::failure::Hinted>().unwrap().hint;
+            assert!(hint.contains(command) && hint.ends_with("then --profile ./result"), "{hint}");
+        }
     }
 }

@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{geteuid, mkdtemp};
 
 use crate::failure::shown;
+use crate::file;
 
 /// What the names of such folders begin with.
 const PREFIX: &str = "nixkit-tmate-";
@@ -85,9 +85,7 @@ impl Folder {
     /// Writes a file that only this user can read, and returns its path.
     pub(super) fn write(&self, name: &str, content: &[u8]) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
-        let mut options = fs_err::OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        std::io::Write::write_all(&mut options.open(&path)?, content)?;
+        file::write_new(&path, content, 0o600)?;
         Ok(path)
     }
 

@@ -18,6 +18,9 @@ use super::{Store, Tree, installed, names};
 /// A run that hangs would hang the tests: none takes as long.
 const LONGEST_RUN: Duration = Duration::from_secs(2 * 60);
 
+/// What the summary says of hard links to a store that is not a container's.
+const OF_THE_STORE: &str = "; the hard-linked files are the store's own, so never change them in place";
+
 #[derive(Clone)]
 pub(crate) struct Export {
     under: Vec<OsString>,
@@ -283,6 +286,7 @@ pub(crate) struct Receipt {
     pub(crate) layers: Vec<Layer>,
     pub(crate) beside_store: BesideStore,
     pub(crate) hard_linked: Count,
+    pub(crate) shares_store: bool,
     pub(crate) reflinked: Count,
     pub(crate) copied: Count,
     pub(crate) deduplicated: Count,
@@ -347,18 +351,12 @@ impl Receipt {
             self.root,
             if ways.is_empty() { "nothing but directories".to_owned() } else { ways.join(", ") }
         );
-        for refusal in &self.refusals {
-            let method = match refusal.method.as_str() {
-                "hardLink" => "hard links",
-                "reflink" => "reflinks",
-                other => panic!("`{other}` cannot be refused"),
-            };
-            line.push_str(&format!("; no {method}: {}", refusal.reason));
-        }
         if self.deduplicated.count > 0 {
             let Count { count, bytes } = self.deduplicated;
             line.push_str(&format!("; {} equal files shared ({} saved)", HumanCount(count), DecimalBytes(bytes)));
         }
-        line + if self.verified { "; every NAR hash verified\n" } else { "\n" }
+        line += if self.verified { "; every NAR hash verified" } else { "" };
+        line += if self.shares_store { OF_THE_STORE } else { "" };
+        line + "\n"
     }
 }
