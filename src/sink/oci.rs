@@ -43,7 +43,7 @@ const GC_ROOTS: &str = "nix/var/nix/gcroots/nixkit";
 /// Modification time of a layout's directory.
 const TIME: i64 = 1;
 /// Changes whenever the bytes of a layer would.
-const FORMAT: &str = concat!("nixkit ", env!("CARGO_PKG_VERSION"), " layer 1");
+const FORMAT: &str = concat!("nixkit ", env!("CARGO_PKG_VERSION"), " layer 2");
 /// How many store paths the comment of a layer names.
 const NAMED: usize = 3;
 

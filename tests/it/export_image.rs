@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::{Value, json as value};
 
 use crate::support::{
-    Export, ImageExport, Store, Tree, What, blob, files, finish, folder, json, names, root_for, script, unpack,
+    Export, FileSystem, ImageExport, Store, Tree, What, blob, files, finish, folder, json, names, root_for, script,
+    unpack,
 };
 
 fn skopeo<const N: usize>(arguments: [&str; N]) -> String {
@@ -67,6 +68,24 @@ fn equal_files_of_a_layer_are_one_inode_whatever_the_stores_inodes_are() {
         // 256 times `same`, and as many names of two other files each: of them one inode is left.
         assert_eq!(of_the_store - unpacked, 255);
     }
+}
+
+#[test]
+fn many_equal_files_have_no_more_names_than_file_systems_take() {
+    let Some(ext4) = FileSystem::ext4(64) else { return };
+    let (store, profile) = Store::with("crowd");
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let export = |name: &str| ImageExport::new(&store, &profile, at(name)).args(["--tag", "x"]).exports();
+    let receipt = export("l");
+    let root = unpack(&at("l"), "x", &ext4.point.join("unpacked"));
+    let tree = Tree::read(&root.join(profile.strip_prefix("/").unwrap()));
+    let mut names: Vec<_> = tree.shared_inodes().iter().map(std::collections::BTreeSet::len).collect();
+    names.sort_unstable();
+    assert_eq!((names.len(), names[0], names[1], names[16]), (17, 2000, 4000, 4000));
+    // Whatever the store's own inodes are.
+    store.optimise();
+    assert_eq!(digests(&export("again")), digests(&receipt));
 }
 
 #[test]
