@@ -372,6 +372,10 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let outcome = voice
         .with_progress(&progress, registrations.len(), || image.write(&destination, &progress, &interrupt))
         .map_err(|error| explain(error, &destination))?;
+    for warning in &outcome.warnings {
+        voice.warning(warning);
+    }
+    warnings.extend(outcome.warnings.iter().cloned());
     let receipt = ImageReceipt {
         out: shown(&destination.target().root),
         profiles: request.profile.exported(&profiles),

@@ -121,6 +121,9 @@ pub struct Outcome {
     pub config: Digest,
     /// From the lowest to the highest.
     pub layers: Vec<LayerOutcome>,
+    /// What may surprise.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// One layer.
@@ -251,7 +254,7 @@ impl Image<'_> {
         if let Some((programs, roots)) = self.database {
             self.make_database(programs, roots, &scratch, interrupt)?;
         }
-        let (written, cached) = self.write_layers(blobs, progress, interrupt)?;
+        let Layers { written, cached, warnings } = self.write_layers(blobs, progress, interrupt)?;
         if self.database.is_some() {
             fs::remove_dir_all(&scratch)?;
         }
@@ -281,6 +284,7 @@ impl Image<'_> {
             digest: image.digest.clone(),
             config: config.descriptor.digest,
             layers: layers.iter().zip(self.layers).zip(&cached).map(outcome).collect(),
+            warnings,
         };
         Ok((image, layers, outcome))
     }
@@ -304,13 +308,13 @@ impl Image<'_> {
         Ok(())
     }
 
-    /// Writes all layers, those that are not in the cache anew. Says of each whether it was there.
+    /// Writes all layers. Those in the cache are taken from there.
     fn write_layers(
         &self,
         blobs: &mut dyn Blobs,
         progress: &Progress,
         interrupt: &Interrupt,
-    ) -> anyhow::Result<(Vec<Written>, Vec<bool>)> {
+    ) -> anyhow::Result<Layers> {
         let cache = self.cache.map(Cache::open).transpose()?;
         let keys: Vec<_> = self.layers.iter().map(|paths| self.key(paths)).collect();
         let last = self.layers.len() - 1;
@@ -352,7 +356,16 @@ impl Image<'_> {
             }
             Ok(())
         })?;
-        Ok((written, cached))
+        let mut warnings = Vec::new();
+        let longest = [&contents.longest, self.beside.longest()].into_iter().max_by_key(|path| path.len());
+        if let Some(path) = longest.filter(|path| path.len() > entries::SAFE_PATH) {
+            warnings.push(format!(
+                "`/{}` is a path of {} bytes: most container engines cannot unpack more than about 4,000",
+                entries::shortened(path),
+                path.len() + 1
+            ));
+        }
+        Ok(Layers { written, cached, warnings })
     }
 
     /// What a layer of `paths` is made of, and how.
@@ -364,6 +377,15 @@ impl Image<'_> {
         }
         Digest::of(text.as_bytes()).hex().to_owned()
     }
+}
+
+/// The layers of an image.
+struct Layers {
+    written: Vec<Written>,
+    /// Whether each came from the cache.
+    cached: Vec<bool>,
+    /// What may surprise.
+    warnings: Vec<String>,
 }
 
 /// The layers among `keys` that are in the cache, by their numbers.

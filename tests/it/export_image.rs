@@ -89,6 +89,29 @@ fn many_equal_files_have_no_more_names_than_file_systems_take() {
 }
 
 #[test]
+fn a_path_that_engines_cannot_unpack_is_an_error_or_a_warning() {
+    let (store, profile) = Store::with("small");
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    // Relative to the root it has 3,950 bytes; the kernel takes it only because `at("over")` is short.
+    let name = "x".repeat(196);
+    let mut place = at("over");
+    for _ in 0..20 {
+        place.push(&name);
+    }
+    fs_err::create_dir_all(place.parent().unwrap()).unwrap();
+    fs_err::write(&place, "").unwrap();
+    let export = ImageExport::new(&store, &profile, at("l")).args(["--tag", "x"]).arg("--rootfs").arg(at("over"));
+    let (status, _, stderr) = export.run();
+    let warning = "is a path of 3940 bytes: most container engines cannot unpack more than about 4,000";
+    assert!(status == Some(0) && stderr.contains(warning), "{stderr}");
+
+    let chasm = store.build("chasm");
+    let export = ImageExport::new(&store, &chasm, at("none"));
+    export.refuses(1, &["cannot be in an image: its path has 4", "container engines unpack 4095 at most"]);
+}
+
+#[test]
 fn the_same_input_gives_the_same_bytes() {
     let (store, profile) = Store::shared();
     for compression in ["gzip", "zstd", "none"] {

@@ -122,6 +122,12 @@ impl Beside {
         self.items.insert(place.to_owned(), item);
     }
 
+    /// The longest path, relative to the root.
+    pub(super) fn longest(&self) -> &[u8] {
+        let paths = self.items.keys().map(|place| place.as_os_str().as_encoded_bytes());
+        paths.max_by_key(|path| path.len()).unwrap_or_default()
+    }
+
     /// Writes everything as entries, each directory before what is in it.
     pub(super) fn write(&self, to: &mut impl Output, interrupt: &Interrupt) -> anyhow::Result<()> {
         for (place, item) in &self.items {

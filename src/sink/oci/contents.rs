@@ -38,6 +38,8 @@ pub(super) struct Contents<'a> {
     data: Vec<u8>,
     interrupt: &'a Interrupt,
     progress: &'a Progress,
+    /// The longest path that was written, relative to the root.
+    pub(super) longest: Vec<u8>,
 }
 
 /// Mode and SHA-256 of a file.
@@ -68,7 +70,8 @@ impl<'a> Contents<'a> {
         progress: &'a Progress,
     ) -> anyhow::Result<Self> {
         let base = OwnedFd::from(fs_err::File::open(store.as_path())?.into_parts().0);
-        Ok(Self { store, base, names: Buffer::default(), data: vec![0; SMALL], interrupt, progress })
+        let (names, data, longest) = (Buffer::default(), vec![0; SMALL], Vec::new());
+        Ok(Self { store, base, names, data, interrupt, progress, longest })
     }
 
     /// Writes the directories in which the store paths lie.
@@ -106,7 +109,10 @@ impl<'a> Contents<'a> {
                     entries::begin(to, &place, LINK, &What::Symlink(target.as_encoded_bytes()))?;
                 }
                 FileType::RegularFile => contents.file(path, &place, stat, &mut twins, to)?,
-                _ => bail!("it is no file, directory or symlink"),
+                _ => bail!("it is not a file, directory or symlink"),
+            }
+            if place.len() > contents.longest.len() {
+                contents.longest = place;
             }
             progress.add(1, size);
             Ok(())

@@ -12,6 +12,13 @@ const TIME: u64 = 1;
 const NAME_FIELD: usize = 100;
 /// What an archive is made of.
 pub(super) const BLOCK: usize = 512;
+/// The longest path that an engine can unpack, with the `/` before it: the kernel takes 4,096 bytes with the final NUL.
+const LONGEST_PATH: usize = 4095;
+/// Most engines unpack below a directory of their own, so that they reach the kernel's limit earlier. Measured: Docker
+/// below `/var/lib/docker` at 4,004 bytes, podman with overlay at 4,005, umoci at 4,075; containerd is alike.
+pub(super) const SAFE_PATH: usize = 3900;
+/// So much of a long path is shown.
+const SHOWN: usize = 80;
 /// Names that begin with this mean that something of a lower layer is gone (`layer.md`, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 
@@ -44,6 +51,13 @@ fn begin_owned(to: &mut impl Output, path: &[u8], mode: u32, owner: u32, what: &
     if path.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(WHITEOUT)) {
         bail!("`{}` cannot be in an image: a name that begins with `.wh.` means a deletion there", shown_bytes(path));
     }
+    if path.len() + 1 > LONGEST_PATH {
+        bail!(
+            "`/{}` cannot be in an image: its path has {} bytes, and container engines unpack {LONGEST_PATH} at most",
+            shortened(path),
+            path.len() + 1
+        );
+    }
     let (kind, size, target) = match *what {
         What::Directory => (EntryType::Directory, 0, &b""[..]),
         What::File(size) => (EntryType::Regular, size, &b""[..]),
@@ -68,6 +82,14 @@ fn begin_owned(to: &mut impl Output, path: &[u8], mode: u32, owner: u32, what: &
     copy(&mut fields.linkname, target);
     header.set_cksum();
     to.put(header.as_bytes())
+}
+
+/// The beginning of a path.
+pub(super) fn shortened(path: &[u8]) -> String {
+    match path.get(..SHOWN) {
+        Some(start) => format!("{}…", shown_bytes(start)),
+        None => shown_bytes(path),
+    }
 }
 
 /// Fills up the last block of a content of `size` bytes.
@@ -183,6 +205,17 @@ mod tests {
             assert!(error.contains("means a deletion"), "{error}");
         }
         begin(&mut Vec::new(), b"a/x.wh.y", 0o444, &What::File(0)).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_no_engine_can_unpack_is_refused() {
+        begin(&mut Vec::new(), &[b'x'; LONGEST_PATH - 1], 0o444, &What::File(0)).unwrap();
+        let error = begin(&mut Vec::new(), &[b'x'; LONGEST_PATH], 0o444, &What::File(0)).unwrap_err().to_string();
+        let expected = format!(
+            "`/{}…` cannot be in an image: its path has 4096 bytes, and container engines unpack 4095 at most",
+            "x".repeat(SHOWN)
+        );
+        assert_eq!(error, expected);
     }
 
     #[test]
