@@ -63,8 +63,8 @@ struct Arguments {
     #[arg(long = "tag", value_name = "NAME", value_parser = parse::<Tag>)]
     tags: Vec<Tag>,
 
-    /// For what machines: `linux/amd64`. In a layout, images of one name for several become one. [default: this
-    /// machine's]
+    /// The platform that the image runs on, such as `linux/arm64` or `linux/arm/v7`. In a layout, images of one name
+    /// for several platforms become one. [default: this machine's]
     #[arg(long, value_name = "OS/ARCH", value_parser = parse::<Platform>)]
     platform: Option<Platform>,
 

@@ -351,7 +351,7 @@ impl Image<'_> {
                     if let Some(cache) = cache.as_ref().filter(|_| i != last) {
                         cache.keep(&keys[i], &layer, |to| blobs.give(&layer.blob.digest, to))?;
                     }
-                    written.push(layer);
+                    written.push(*layer);
                 }
             }
             Ok(())

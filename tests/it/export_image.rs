@@ -257,6 +257,33 @@ fn images_for_several_platforms_become_one_under_one_name() {
 }
 
 #[test]
+fn one_platform_by_two_names_is_one_image_the_newer() {
+    let (store, profile) = Store::with("small");
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    for (old, new) in
+        [("linux/arm64", "linux/arm64/v8"), ("linux/arm/v7", "linux/arm"), ("linux/x86_64", "linux/amd64/v1")]
+    {
+        let layout = at(&new.replace('/', "-"));
+        let export = |platform: &str, command: &str| {
+            let export = ImageExport::new(&store, &profile, &layout).args(["--tag", "x:1", "--platform", platform]);
+            export.args(["--cmd", command]).exports()
+        };
+        export(old, "old");
+        let receipt = export(new, "new");
+        let index = json(&layout.join("index.json"));
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "{new}");
+        assert_eq!(index["manifests"][0]["digest"], receipt["digest"], "{new}");
+        // Beside another platform too.
+        export("linux/riscv64", "other");
+        let receipt = export(old, "newest");
+        let all = json(&blob(&layout, &json(&layout.join("index.json"))["manifests"][0]["digest"]));
+        let digests: Vec<_> = all["manifests"].as_array().unwrap().iter().map(|image| &image["digest"]).collect();
+        assert!(digests.len() == 2 && digests.contains(&&receipt["digest"]), "{new}: {all}");
+    }
+}
+
+#[test]
 fn runs_that_add_to_one_layout_at_once_lose_nothing() {
     let (store, profile) = Store::with("small");
     let folder = folder();

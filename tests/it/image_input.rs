@@ -16,7 +16,7 @@ fn words_that_make_no_sense_are_usage_errors() {
         (&["--tag", "Bad"], &["--tag <NAME>", "`Bad` is no name"]),
         (&["--tag", ""], &["is no name"]),
         (&["--tag", "x@sha256:0"], &["a digest follows"]),
-        (&["--platform", "linux/x86_64"], &["images call that `linux/amd64`"]),
+        (&["--platform", "linux/z80"], &["`z80` is not one of 386, amd64, arm"]),
         (&["--platform", "plan9"], &["it is not OS/ARCH"]),
         (&["--compression", "lzma"], &["possible values: gzip, zstd, none"]),
         (&["--level", "12"], &["`--level 12` is too high for gzip"]),
