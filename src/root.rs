@@ -5,6 +5,7 @@ pub mod accounts;
 mod complete;
 mod dead_links;
 mod merge;
+pub mod run_as;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,7 +1,7 @@
 //! The tables of contents: `index.json` of a layout, image indexes for several platforms, `manifest.json`.
 //! It must never drop what others have put into an index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -160,7 +160,8 @@ pub fn platform_of(config: &[u8]) -> Result<Platform, serde_json::Error> {
 pub fn docker_manifest(config: &Digest, layers: &[Layer], tags: &[Tag]) -> Result<Vec<u8>, serde_json::Error> {
     let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let layers: Vec<_> = layers.iter().map(|layer| path(&layer.blob.digest)).collect();
-    let tags: Vec<_> = tags.iter().map(|tag| &tag.familiar).collect();
+    // `x` and `x:latest` are one name to Docker.
+    let tags: BTreeSet<_> = tags.iter().map(|tag| &tag.familiar).collect();
     serde_json::to_vec(&serde_json::json!([{ "Config": path(config), "RepoTags": tags, "Layers": layers }]))
 }
 

@@ -35,8 +35,6 @@ const RANDOM_DIGITS: usize = 16;
 const LONGEST_STEM: usize = 200;
 /// In a draft inside a mount point: what is being renamed out of it.
 const JOURNAL: &str = ".publishing";
-/// Of the root itself.
-const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 
 /// A folder of our own for a root that nobody sees yet.
@@ -186,16 +184,16 @@ impl Draft {
             .map_err(|errno| CallFailed::new(format!("cannot sync `{}`", shown(&self.path)), errno).into())
     }
 
-    /// Makes the draft the root. `last` is the entry whose appearance means that all is there, where
+    /// Makes the draft the root, with the permissions `mode`. `last` is the entry whose appearance means that all is there, where
     /// the entries must be moved one by one.
-    pub fn publish(self, target: &Target, time: i64, last: &OsStr) -> Result<(), (Self, anyhow::Error)> {
+    pub fn publish(self, target: &Target, mode: u32, time: i64, last: &OsStr) -> Result<(), (Self, anyhow::Error)> {
         let published =
-            if target.is_mount_point { self.move_entries(target, time, last) } else { self.rename(target, time) };
+            if target.is_mount_point { self.move_entries(target, time, last) } else { self.rename(target, mode, time) };
         published.map_err(|error| (self, error))
     }
 
-    fn rename(&self, target: &Target, time: i64) -> anyhow::Result<()> {
-        fchmod(&self.folder, DIRECTORY_MODE)?;
+    fn rename(&self, target: &Target, mode: u32, time: i64) -> anyhow::Result<()> {
+        fchmod(&self.folder, Mode::from_bits_truncate(mode))?;
         futimens(&self.folder, &TimeSpec::new(time, 0), &TimeSpec::new(time, 0))?;
         // rename(2) replaces an empty directory, and nothing else.
         std::fs::rename(&self.path, &target.root).map_err(|error| {

@@ -1,15 +1,18 @@
 //! Writes an image: layers, config and manifest into an OCI layout or into one archive.
 //! It must never change a layout before everything that goes into it is written.
 
+mod attributes;
 mod beside;
 mod blobs;
 mod cache;
 mod contents;
+mod destination;
 mod entries;
 mod layout;
 mod pipeline;
 
 pub use beside::Beside;
+pub use destination::{Destination, Form};
 pub use pipeline::Compression;
 
 use std::collections::HashMap;
@@ -21,9 +24,8 @@ use fs_err as fs;
 use serde::Serialize;
 
 use super::database::{self, Programs};
-use super::draft::{Draft, remove_left_overs};
+use super::draft::Draft;
 use super::pool;
-use super::target::Target;
 use crate::failure::shown;
 use crate::interrupt::Interrupt;
 use crate::oci::{self, Descriptor, Digest, Platform, Settings, Tag, document};
@@ -46,41 +48,6 @@ const TIME: i64 = 1;
 const FORMAT: &str = concat!("nixkit ", env!("CARGO_PKG_VERSION"), " layer 2");
 /// How many store paths the comment of a layer names.
 const NAMED: usize = 3;
-
-/// Where an image goes.
-#[derive(Debug)]
-pub enum Destination {
-    /// A layout that exists, or a directory that is made one.
-    Layout(Target),
-    /// A tar archive with a layout and Docker's own table of contents.
-    Archive(Target),
-}
-
-impl Destination {
-    /// Looks at what `out` names: an archive, if that ends in `.tar`.
-    pub fn inspect(out: &Path, store: &StoreDirectory) -> anyhow::Result<Self> {
-        if out.extension().is_some_and(|extension| extension == "tar") {
-            return Target::inspect_file(out, store).map(Self::Archive);
-        }
-        Target::inspect(out, store).map(Self::Layout)
-    }
-
-    /// The place itself.
-    pub fn target(&self) -> &Target {
-        let (Self::Layout(target) | Self::Archive(target)) = self;
-        target
-    }
-
-    /// Clears away what dead runs left there, and looks whether an image can be added to what is there. Returns a
-    /// sentence for each folder that had to stay.
-    pub fn prepare(&self, interrupt: &Interrupt) -> anyhow::Result<Vec<String>> {
-        let stayed = remove_left_overs(self.target(), interrupt)?;
-        if let Self::Layout(target) = self {
-            Layout::find(target)?;
-        }
-        Ok(stayed)
-    }
-}
 
 /// Everything that is in an image, and how it is written.
 #[derive(Debug)]
@@ -109,6 +76,8 @@ pub struct Image<'a> {
     pub cache: Option<&'a Path>,
     /// How many threads compress.
     pub jobs: usize,
+    /// Permissions of a new layout's directory.
+    pub directory_mode: u32,
 }
 
 /// What was written.
@@ -154,14 +123,14 @@ impl Image<'_> {
         let path = draft.path().to_owned();
         let filled = match destination {
             Destination::Layout(_) => self.fill_layout(&path, progress, interrupt),
-            Destination::Archive(_) => self.fill_archive(&path, progress, interrupt),
+            Destination::Archive(_) | Destination::Stdout { .. } => self.fill_archive(&path, progress, interrupt),
         };
         let published = filled.and_then(|written| {
             interrupt.check()?;
             Ok(written)
         });
         let (draft, outcome) = match published {
-            Ok((image, outcome)) => match self.publish(draft, destination, &image) {
+            Ok((image, outcome)) => match self.publish(draft, destination, &image, interrupt) {
                 (draft, Ok(())) => (draft, Ok(outcome)),
                 (draft, Err(error)) => (draft, Err(error)),
             },
@@ -209,11 +178,16 @@ impl Image<'_> {
         draft: Draft,
         destination: &Destination,
         image: &Descriptor,
+        interrupt: &Interrupt,
     ) -> (Option<Draft>, anyhow::Result<()>) {
         let target = match destination {
             Destination::Archive(target) => {
                 let renamed = fs::rename(draft.path().join(ARCHIVE), &target.root);
                 return (Some(draft), renamed.map_err(Into::into));
+            }
+            Destination::Stdout { out, .. } => {
+                let written = blobs::copy_to_stdout(&draft.path().join(ARCHIVE), out, interrupt);
+                return (Some(draft), written);
             }
             Destination::Layout(target) => target,
         };
@@ -229,7 +203,7 @@ impl Image<'_> {
         if let Err(error) = layout::complete(draft.path(), image, self.tags) {
             return (Some(draft), Err(error));
         }
-        match draft.publish(target, TIME, OsStr::new("index.json")) {
+        match draft.publish(target, self.directory_mode, TIME, OsStr::new("index.json")) {
             Ok(()) => (None, Ok(())),
             // Another run may have made the layout in the meantime.
             Err((draft, error)) => {
@@ -303,7 +277,7 @@ impl Image<'_> {
             self.beside.file(&Path::new(database::PLACE).join(file), &folder.join(file), 0o644)?;
         }
         for root in roots {
-            self.beside.symlink(&Path::new(GC_ROOTS).join(root.base_name()), &self.store.join(root));
+            self.beside.symlink(&Path::new(GC_ROOTS).join(root.base_name()), &self.store.join(root))?;
         }
         Ok(())
     }

@@ -11,10 +11,13 @@ fn words_that_make_no_sense_are_usage_errors() {
     let folder = folder();
     let export = ImageExport::new(&store, &profile, folder.path().join("l"));
     for (arguments, words) in [
-        (&["--layers", "0"][..], &["--layers <N>", "0 is not in 1..=120"][..]),
-        (&["--layers", "121"], &["121 is not in 1..=120"]),
-        (&["--tag", "Bad"], &["--tag <NAME>", "`Bad` is no name"]),
-        (&["--tag", ""], &["is no name"]),
+        (
+            &["--layers", "0"][..],
+            &["--layers <N>", "it is not a number from 1 to 120. Docker takes 125 layers at most"][..],
+        ),
+        (&["--layers", "121"], &["it is not a number from 1 to 120. Docker takes 125 layers at most"]),
+        (&["--tag", "Bad"], &["--tag <NAME>", "`Bad` is not a name"]),
+        (&["--tag", ""], &["is not a name"]),
         (&["--tag", "x@sha256:0"], &["a digest follows"]),
         (&["--platform", "linux/z80"], &["`z80` is not one of 386, amd64, arm"]),
         (&["--platform", "plan9"], &["it is not OS/ARCH"]),
@@ -22,7 +25,7 @@ fn words_that_make_no_sense_are_usage_errors() {
         (&["--level", "12"], &["`--level 12` is too high for gzip"]),
         (&["--level", "20", "--compression", "zstd"], &["20 is not in 1..=19"]),
         (&["--level", "1", "--compression", "none"], &["makes no sense without compression"]),
-        (&["--created", "yesterday"], &["neither seconds since 1970"]),
+        (&["--created", "yesterday"], &["it is not `now`, seconds since 1970"]),
         (&["--env", "X"], &["`X` cannot stand here: it is not NAME=VALUE"]),
         (&["--label", "X"], &["it is not NAME=VALUE"]),
         (&["--user", "a b"], &["it is not NAME or UID"]),
@@ -58,7 +61,7 @@ fn files_and_folders_that_are_not_what_they_should_be_are_named() {
         ("--config", "config.json", &["config.json", "unknown field `Evn`", "line 3 column 7"][..]),
         ("--config", "missing", &["missing", "No such file"]),
         ("--rootfs", "missing", &["cannot lay", "missing"]),
-        ("--rootfs", "file", &["it is no directory"]),
+        ("--rootfs", "file", &["it is not a directory"]),
         ("--rootfs", "over", &["would lie in the store"]),
         ("--rootfs", "whiteout", &["`.wh.etc` cannot be in an image"]),
         ("--include", "missing", &["missing", "it does not exist"]),

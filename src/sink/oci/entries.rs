@@ -1,6 +1,8 @@
 //! Entries of a layer's tar archive: headers that depend on nothing but what they describe.
 //! It must never write an owner, a time or a name of this machine.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail};
 use tar::{EntryType, Header};
 
@@ -37,17 +39,29 @@ pub(super) trait Output {
     fn put(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
 }
 
+/// What an entry has beside its type, content and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Properties {
+    /// Permission bits.
+    pub(super) mode: u32,
+    /// The numbers of its user and group.
+    pub(super) owner: (u32, u32),
+    /// Extended attributes. A name must hold neither `=` nor NUL.
+    pub(super) attributes: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
 /// Writes the header of `path`, which is relative to the root, with the permission bits `mode`. It is root's.
 pub(super) fn begin(to: &mut impl Output, path: &[u8], mode: u32, what: &What<'_>) -> anyhow::Result<()> {
-    begin_owned(to, path, mode, 0, what)
+    begin_with(to, path, &Properties { mode, ..Properties::default() }, what)
 }
 
-/// Writes a directory that belongs to a user, and to the group with the same number.
-pub(super) fn owned_directory(to: &mut impl Output, path: &[u8], mode: u32, owner: u32) -> anyhow::Result<()> {
-    begin_owned(to, path, mode, owner, &What::Directory)
-}
-
-fn begin_owned(to: &mut impl Output, path: &[u8], mode: u32, owner: u32, what: &What<'_>) -> anyhow::Result<()> {
+/// Writes the header of `path`, which is relative to the root.
+pub(super) fn begin_with(
+    to: &mut impl Output,
+    path: &[u8],
+    properties: &Properties,
+    what: &What<'_>,
+) -> anyhow::Result<()> {
     if path.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(WHITEOUT)) {
         bail!("`{}` cannot be in an image: a name that begins with `.wh.` means a deletion there", shown_bytes(path));
     }
@@ -68,15 +82,19 @@ fn begin_owned(to: &mut impl Output, path: &[u8], mode: u32, owner: u32, what: &
     if kind == EntryType::Directory {
         name.push(b'/');
     }
+    if !properties.attributes.is_empty() {
+        let records: Vec<u8> = properties.attributes.iter().flat_map(|(name, value)| record(name, value)).collect();
+        extension(to, EntryType::XHeader, b"././@PaxHeader", &records)?;
+    }
     if target.len() > NAME_FIELD {
         long(to, EntryType::GNULongLink, target)?;
     }
     if name.len() > NAME_FIELD {
         long(to, EntryType::GNULongName, &name)?;
     }
-    let mut header = header(kind, size, mode);
-    header.set_uid(owner.into());
-    header.set_gid(owner.into());
+    let mut header = header(kind, size, properties.mode);
+    header.set_uid(properties.owner.0.into());
+    header.set_gid(properties.owner.1.into());
     let fields = header.as_gnu_mut().context("a header has no GNU fields")?;
     copy(&mut fields.name, &name);
     copy(&mut fields.linkname, target);
@@ -111,14 +129,29 @@ pub(super) fn finish(to: &mut impl Output) -> anyhow::Result<()> {
 }
 
 fn long(to: &mut impl Output, kind: EntryType, text: &[u8]) -> anyhow::Result<()> {
-    let size = text.len() as u64 + 1;
+    extension(to, kind, b"././@LongLink", &[text, &[0]].concat())
+}
+
+/// An entry that says more of the next one than its header has room for.
+fn extension(to: &mut impl Output, kind: EntryType, name: &[u8], content: &[u8]) -> anyhow::Result<()> {
+    let size = content.len() as u64;
     let mut header = header(kind, size, 0);
-    copy(&mut header.as_gnu_mut().context("a header has no GNU fields")?.name, b"././@LongLink");
+    copy(&mut header.as_gnu_mut().context("a header has no GNU fields")?.name, name);
     header.set_cksum();
     to.put(header.as_bytes())?;
-    to.put(text)?;
-    to.put(&[0])?;
+    to.put(content)?;
     end(to, size)
+}
+
+/// An extended attribute as a record of a POSIX extended header (pax(1)): `LENGTH KEY=VALUE`, and the length counts its
+/// own digits.
+fn record(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let rest = [b" SCHILY.xattr.", name, b"=", value, b"\n"].concat();
+    let mut length = rest.len() + 1;
+    while length.to_string().len() + rest.len() != length {
+        length = length.to_string().len() + rest.len();
+    }
+    [length.to_string().as_bytes(), &rest].concat()
 }
 
 fn header(kind: EntryType, size: u64, mode: u32) -> Header {
@@ -195,6 +228,35 @@ mod tests {
                 count += 1;
             }
             prop_assert_eq!(count, entries.len());
+        }
+    }
+
+    #[test]
+    fn attributes_and_long_names_are_read_by_another_implementation() {
+        // Lengths around the borders at which the length itself gets one digit more.
+        for size in (0..100).chain(9960..9980).chain([65536]) {
+            let value = vec![b'\n'; size];
+            let attributes =
+                BTreeMap::from([(b"user.a".to_vec(), value.clone()), (b"user.b".to_vec(), b"=\0".to_vec())]);
+            let path = [b'x'; 150];
+            let mut archive = Vec::new();
+            let properties = Properties { mode: 0o640, owner: (7, 8), attributes };
+            begin_with(&mut archive, &path, &properties, &What::File(0)).unwrap();
+            finish(&mut archive).unwrap();
+            let mut read = tar::Archive::new(&archive[..]);
+            let mut entry = read.entries().unwrap().next().unwrap().unwrap();
+            assert_eq!(&*entry.path_bytes(), path);
+            assert_eq!((entry.header().uid().unwrap(), entry.header().gid().unwrap()), (7, 8));
+            // That implementation cuts values at line ends.
+            if size == 0 {
+                let records: Vec<_> = entry.pax_extensions().unwrap().unwrap().map(Result::unwrap).collect();
+                let records: Vec<_> = records.iter().map(|record| (record.key_bytes(), record.value_bytes())).collect();
+                assert_eq!(records, [(&b"SCHILY.xattr.user.a"[..], &b""[..]), (b"SCHILY.xattr.user.b", b"=\0")]);
+            }
+            let start = archive[512..].iter().position(|&byte| byte == b' ').unwrap();
+            let length: usize = std::str::from_utf8(&archive[512..512 + start]).unwrap().parse().unwrap();
+            assert_eq!(archive[512 + length - 1], b'\n');
+            assert!(archive[512 + length..].starts_with(b"26 SCHILY.xattr.user.b="), "{size}");
         }
     }
 
