@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod document;
+pub mod healthcheck;
 pub mod index;
 pub mod platform;
 pub mod reference;

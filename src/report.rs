@@ -215,6 +215,15 @@ fn method_name(method: Method) -> &'static str {
     }
 }
 
+/// Standard output, for data that another module writes. It is an error if that is a terminal.
+pub fn stdout() -> anyhow::Result<std::fs::File> {
+    let stdout = io::stdout();
+    if stdout.is_terminal() {
+        return Err(Usage("standard output is a terminal: redirect it to a file or a pipe".into()).into());
+    }
+    Ok(stdout.as_fd().try_clone_to_owned()?.into())
+}
+
 /// Prints data to stdout. A reader that has gone away has seen enough.
 pub fn data(text: &str) -> anyhow::Result<()> {
     bytes(text.as_bytes())

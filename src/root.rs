@@ -6,6 +6,7 @@ mod complete;
 mod dead_links;
 mod merge;
 pub mod new_directory;
+pub mod run_as;
 pub mod runtime_files;
 
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ impl Made {
 }
 
 /// The user and the group that own something, as numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
     pub user: u32,

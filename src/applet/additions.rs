@@ -12,11 +12,13 @@ use crate::interrupt::Interrupt;
 use crate::root::new_directory::NewDirectory;
 use crate::root::{Extent, Plan};
 use crate::sink::oci::Beside;
+use crate::store::StoreDirectory;
 
 /// Files and directories of the user's own.
 #[derive(Debug, Args)]
 pub(super) struct Additions {
-    /// Copy the contents of DIR into the root, over what is there. Modes are kept, and everything belongs to root. With
+    /// Copy the contents of DIR into the root, over what is there. Modes and extended attributes are kept, and everything
+    /// belongs to root. With
     /// several, the one named last wins.
     #[arg(long = "rootfs", value_name = "DIR")]
     folders: Vec<PathBuf>,
@@ -28,7 +30,8 @@ pub(super) struct Additions {
 }
 
 impl Additions {
-    /// What a root has apart from its store: what `plan` makes, and over it what the user adds. Also returns warnings.
+    /// What a root has apart from its store: what `plan` makes, and over it the folders and the user that were named.
+    /// Also returns warnings.
     pub(super) fn over(
         &self,
         plan: &Plan,
@@ -37,17 +40,19 @@ impl Additions {
     ) -> anyhow::Result<(Beside, Vec<String>)> {
         let (mut beside, mut warnings) = (Beside::of(plan), Vec::new());
         for folder in &self.folders {
-            beside.overlay(folder, &request.store, interrupt)?;
+            warnings.extend(beside.overlay(folder, &request.store, interrupt)?);
         }
         if let Extent::Complete { user: Some(user) } = &request.extent {
             for place in beside.add_account(user)? {
                 warnings.push(format!("user `{}` is not in `/{}`: it is not a regular file", user.name, shown(&place)));
             }
         }
-        for directory in &self.directories {
-            beside.add_directory(directory, &request.store)?;
-        }
         Ok((beside, warnings))
+    }
+
+    /// Adds the directories that were named. The root has all its users by now.
+    pub(super) fn make_directories(&self, beside: &mut Beside, store: &StoreDirectory) -> anyhow::Result<()> {
+        self.directories.iter().try_for_each(|directory| beside.add_directory(directory, store))
     }
 
     /// What cannot be as the user asked for in a root that is a directory of this machine: only root gives directories away.

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser, ValueEnum};
@@ -19,29 +19,33 @@ use crate::layers;
 use crate::oci::config::{Absolute, Env, Label, Map, Port, Rule, Signal, Text, User, Word};
 use crate::oci::{Platform, Settings, Tag, time};
 use crate::progress::Progress;
+use crate::report;
 use crate::report::image::ImageReceipt;
-use crate::root::accounts::Account;
+use crate::root::Owner;
+use crate::root::run_as::{Files, RunAs, User as ImageUser, resolve};
 use crate::sbom;
 use crate::sink::database::Programs;
 use crate::sink::is_out_of_space;
-use crate::sink::oci::{Compression, Destination, Image};
+use crate::sink::oci::{Beside, Compression, Destination, Form, Image};
 use crate::store::StorePath;
 use crate::store::query::{self, NixStore, Profile};
 
 const NAME: &str = "export-image";
-/// The overlay drivers of container engines take 128 layers and fewer; some room is for what users build upon it.
-const MOST_LAYERS: i64 = 120;
+/// Docker's limit (`maxLayerDepth` in moby's `layer`), less some for what users build upon an image.
+const MOST_LAYERS: u8 = 120;
+const DOCKERS_LIMIT: &str = "Docker takes 125 layers at most, and images that are built on this one add theirs";
 const GZIP_LEVEL: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
 
 /// Write a Nix profile and its closure as an OCI image: the root that `export-profile` makes, in layers.
 ///
-/// OUT is an archive if its name ends in `.tar`, which `docker load`, `podman load` and skopeo read; else it is an
-/// OCI layout, a directory. An image is added to a layout that exists. The same input gives the same bytes.
+/// OUT is an archive if its name ends in `.tar` or is `-`; `docker load`, `podman load` and skopeo read it. Any other
+/// name is that of an OCI layout, a directory; an image is added to a layout that exists. The same input gives the same
+/// bytes.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
-    /// Where to write to: `NAME.tar`, or the directory of a layout.
+    /// Where to write to: `NAME.tar`, the directory of a layout, or `-` for an archive on standard output.
     out: PathBuf,
 
     #[command(flatten)]
@@ -63,18 +67,19 @@ struct Arguments {
     #[arg(long = "tag", value_name = "NAME", value_parser = parse::<Tag>)]
     tags: Vec<Tag>,
 
-    /// For what machines: `linux/amd64`. In a layout, images of one name for several become one. [default: this
-    /// machine's]
+    /// The platform that the image runs on, such as `linux/arm64` or `linux/arm/v7`. In a layout, images of one name
+    /// for several platforms become one. [default: this machine's]
     #[arg(long, value_name = "OS/ARCH", value_parser = parse::<Platform>)]
     platform: Option<Platform>,
 
-    /// When the image was made: seconds since 1970, `YYYY-MM-DD` or `YYYY-MM-DDThh:mm:ssZ`. [default:
-    /// `$SOURCE_DATE_EPOCH`, else 1970]
+    /// When the image was made: `now`, seconds since 1970, `YYYY-MM-DD` or `YYYY-MM-DDThh:mm:ssZ`. Tools that remove
+    /// old images remove those of 1970 first. [default: `$SOURCE_DATE_EPOCH`, else 1970]
     #[arg(long, value_name = "TIME", value_parser = created)]
     created: Option<i64>,
 
-    /// The most layers. Store paths that are large or that many others need have one of their own.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u8).range(1..=MOST_LAYERS))]
+    /// The most layers, 120 at most: Docker takes 125, and images built on this one add theirs. Store paths that are
+    /// large or that many others need have a layer of their own.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = layers)]
     layers: u8,
 
     /// How layers are compressed. Every engine reads gzip.
@@ -112,11 +117,12 @@ struct Arguments {
 #[command(next_help_heading = "What a container runs")]
 struct ConfigArguments {
     /// JSON with any of `Env`, `Cmd`, `Entrypoint`, `User`, `WorkingDir`, `Labels`, `ExposedPorts`, `Volumes` and
-    /// `StopSignal`, as in the config of an OCI image. The options below go over it.
+    /// `StopSignal`, as in the config of an OCI image, and Docker's `Healthcheck`, `Shell` and `OnBuild`. The options
+    /// below override it.
     #[arg(long = "config", value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Set a variable. `PATH` is the profile's `bin` unless set.
+    /// Set a variable. `PATH` is the profile's `bin`, by its link and by its store path, unless set.
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = text::<Env>)]
     env: Vec<Text<Env>>,
 
@@ -128,12 +134,12 @@ struct ConfigArguments {
     #[arg(long = "entrypoint", value_name = "WORD", value_parser = text::<Word>, allow_hyphen_values = true)]
     entrypoint: Vec<Text<Word>>,
 
-    /// As whom. `NAME` or `NAME:UID` is added to the image's users, with the number 1000 if none is given, unless it
-    /// is one of them; any other name or number, with a group after a colon, is taken as it is.
+    /// The user that it runs as: a name or a number, with a group after a colon if you like. A name that the image does
+    /// not have is added as `NAME` or `NAME:UID`, with the number 1000 if none is given. The config gets numbers.
     #[arg(long, value_name = "USER", value_parser = text::<User>)]
     user: Option<Text<User>>,
 
-    /// In which directory.
+    /// The directory in which it runs. It is made, and belongs to the user, unless the image has it.
     #[arg(long, value_name = "PATH", value_parser = text::<Absolute>)]
     working_dir: Option<Text<Absolute>>,
 
@@ -158,6 +164,8 @@ const EXAMPLES: &str = "\
 Examples:
   export-image --tag hello:1.0 --cmd hello image.tar
           docker load -i image.tar; docker run hello:1.0
+  export-image --tag hello:1.0 --cmd hello - | docker load
+          Without a file
   export-image --tag registry.example/app:1 layout
           skopeo copy oci:layout:registry.example/app:1 docker://registry.example/app:1
   export-image --profile ./result-arm64 --platform linux/arm64 --tag registry.example/app:1 layout
@@ -196,12 +204,34 @@ fn text<R: Rule>(word: &str) -> Result<Text<R>, String> {
 }
 
 fn created(word: &str) -> Result<i64, String> {
-    time::parse(word).ok_or_else(|| "it is neither seconds since 1970 nor a day or a time in UTC".to_owned())
+    if word == "now" {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| "this machine's clock is before 1970")?;
+        return i64::try_from(now.as_secs()).map_err(|error| error.to_string());
+    }
+    time::parse(word).ok_or_else(|| "it is not `now`, seconds since 1970, a day, or a time in UTC".to_owned())
+}
+
+fn layers(word: &str) -> Result<u8, String> {
+    let wanted = word.parse().ok().filter(|wanted| (1..=MOST_LAYERS).contains(wanted));
+    wanted.ok_or_else(|| format!("it is not a number from 1 to {MOST_LAYERS}. {DOCKERS_LIMIT}"))
 }
 
 fn label(word: &str) -> Result<(Text<Label>, Text<Word>), String> {
     let (name, value) = word.split_once('=').ok_or("it is not NAME=VALUE")?;
     Ok((Text::new(name)?, Text::new(value)?))
+}
+
+/// A name that programs cannot find in a layout makes no sense there. In an archive Docker's own table has it too.
+fn check_names(tags: &[Tag], form: Form) -> Result<(), Usage> {
+    match tags.iter().find(|tag| form == Form::Layout && !tag.is_found_in_a_layout()) {
+        Some(tag) => Err(Usage(format!(
+            "`{}` cannot be the name of an image in a layout: programs such as skopeo look only for names whose letters \
+             and digits are separated by a single `.`, `_`, `-`, `:` or `/`, or by `--`. Write an archive (`NAME.tar`), \
+             or use another name here and this one when you push the image",
+            tag.given
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// `None` for an option that was not given.
@@ -230,21 +260,15 @@ impl ConfigArguments {
             exposed_ports: some(self.ports.into_iter().map(|port| (port, Map::default())).collect()),
             volumes: some(self.volumes.into_iter().map(|volume| (volume, Map::default())).collect()),
             stop_signal: self.stop_signal,
+            ..Settings::default()
         }))
     }
-}
-
-/// The user of `--user` if it is one to be added. A container then runs by its number, which is the same whatever
-/// files of users are mounted, and by which Kubernetes sees that it is not root.
-fn added_user(config: &mut ConfigArguments) -> Option<Account> {
-    let account: Account = config.user.as_ref()?.as_str().parse().ok()?;
-    config.user = Text::new(&format!("{0}:{0}", account.id)).ok();
-    Some(account)
 }
 
 /// What the words on the command line, the environment and the config file mean.
 struct Request {
     out: PathBuf,
+    form: Form,
     profile: ProfileRequest,
     includes: Vec<PathBuf>,
     additions: Additions,
@@ -255,17 +279,23 @@ struct Request {
     compression: Compression,
     cache: Option<PathBuf>,
     settings: Settings,
+    /// Whether the root has all that programs expect of a system, so that users can be added.
+    is_complete: bool,
+    /// Whether the store is all that the image has of a root.
+    is_store_only: bool,
     inspect: InspectArguments,
 }
 
 impl Request {
     fn new(arguments: Arguments, variable: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
+        let form = Form::of(&arguments.out)?;
         let mut printing = arguments.inspect.printing();
         printing.extend(arguments.json.then_some("--json"));
+        printing.extend((form == Form::Stdout).then_some("-"));
         only_one(&printing)?;
-        let mut config = arguments.config;
-        let user = if arguments.profile.is_complete() { added_user(&mut config) } else { None };
-        let profile = ProfileRequest::new(arguments.profile, user, &variable)?;
+        check_names(&arguments.tags, form)?;
+        let (is_complete, is_store_only) = (arguments.profile.is_complete(), arguments.profile.is_store_only());
+        let profile = ProfileRequest::new(arguments.profile, None, &variable)?;
         let compression = arguments.compression.at(arguments.level)?;
         let created = match arguments.created {
             Some(seconds) => seconds,
@@ -276,6 +306,7 @@ impl Request {
         tags.dedup();
         Ok(Self {
             out: arguments.out,
+            form,
             profile,
             includes: arguments.includes,
             additions: arguments.additions,
@@ -286,21 +317,71 @@ impl Request {
             layers: arguments.layers.into(),
             compression,
             cache: arguments.cache,
-            settings: config.settings()?,
+            settings: arguments.config.settings()?,
+            is_complete,
+            is_store_only,
             inspect: arguments.inspect,
         })
     }
 
-    /// The settings with the default `PATH`.
-    fn settings(&self, profiles: &[Profile]) -> Settings {
-        let path = if let Some(path) = &self.profile.profile_path {
-            shown(Path::new("/").join(path).join("bin"))
-        } else {
-            // Without a link to the profile, what it would lead to.
-            let bin = |profile: &Profile| shown(self.profile.store.join(&profile.path).join("bin"));
-            profiles.iter().map(bin).collect::<Vec<_>>().join(":")
+    /// All that the root has beside its store, with warnings. Makes the user in the settings numbers: one that the root
+    /// does not have is added to it.
+    fn beside(&mut self, profiles: &[Profile], interrupt: &Interrupt) -> anyhow::Result<(Beside, Vec<String>)> {
+        let (mut beside, mut warnings) = self.overlaid(profiles, interrupt)?;
+        let (mut passwd, mut group) = self.accounts(&beside)?;
+        let mut owner = Owner::ROOT;
+        if let Some(text) = self.settings.user.as_ref().map(|user| user.as_str().to_owned()) {
+            let files = Files { passwd: &passwd, group: &group };
+            let user =
+                resolve(&text, files, self.is_complete).map_err(|reason| Usage(format!("user `{text}`: {reason}")))?;
+            let run_as = match user {
+                ImageUser::Known(run_as) => run_as,
+                ImageUser::New(account) => {
+                    let run_as = RunAs { user: account.id, group: Some(account.id) };
+                    self.profile.add_user(account);
+                    (beside, warnings) = self.overlaid(profiles, interrupt)?;
+                    (passwd, group) = self.accounts(&beside)?;
+                    run_as
+                }
+            };
+            owner = run_as.owner(Files { passwd: &passwd, group: &group });
+            let numbers = Text::new(&run_as.to_string()).map_err(|reason| Usage(format!("user `{text}`: {reason}")))?;
+            self.settings.user = Some(numbers);
+        }
+        self.additions.make_directories(&mut beside, &self.profile.store)?;
+        if let Some(place) = self.settings.working_dir.as_ref().filter(|_| !self.is_store_only) {
+            let place = Path::new(place.as_str());
+            beside
+                .directory(place, owner, &self.profile.store)
+                .with_context(|| format!("cannot make the working directory `{}`", shown(place)))?;
+        }
+        Ok((beside, warnings))
+    }
+
+    /// What the profiles bring, and over it the folders of `--rootfs` and the user that was added.
+    fn overlaid(&self, profiles: &[Profile], interrupt: &Interrupt) -> anyhow::Result<(Beside, Vec<String>)> {
+        let (plan, mut warnings) = self.profile.plan_root(profiles, interrupt)?;
+        let (beside, more) = self.additions.over(&plan, &self.profile, interrupt)?;
+        warnings.extend(more);
+        Ok((beside, warnings))
+    }
+
+    /// The image's own `/etc/passwd` and `/etc/group`.
+    fn accounts(&self, beside: &Beside) -> anyhow::Result<(String, String)> {
+        let read = |place: &str| {
+            let content = beside.read(Path::new(place), &self.profile.store)?.unwrap_or_default();
+            anyhow::Ok(String::from_utf8_lossy(&content).into_owned())
         };
-        self.settings.clone().with_default("PATH", &path)
+        Ok((read("etc/passwd")?, read("etc/group")?))
+    }
+
+    /// The settings with the default `PATH`: the link to the profile, then the profiles themselves, for containers in
+    /// which something is mounted over the link. containerd mounts a tmpfs on `/run` unless it is told not to.
+    fn settings(&self, profiles: &[Profile]) -> Settings {
+        let link = self.profile.profile_path.as_ref().map(|path| Path::new("/").join(path));
+        let profiles = profiles.iter().map(|profile| self.profile.store.join(&profile.path));
+        let path: Vec<_> = link.into_iter().chain(profiles).map(|profile| shown(profile.join("bin"))).collect();
+        self.settings.clone().with_default("PATH", &path.join(":"))
     }
 }
 
@@ -315,13 +396,15 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let voice = arguments.loudness.voice(NAME);
     let (jobs, json, nix_database) = (arguments.jobs.threads(), arguments.json, arguments.nix_database);
     let mut request = Request::new(arguments, |name| std::env::var_os(name))?;
-    // The user's mask is for the user's files: an image is the same whoever makes it.
-    umask(Mode::from_bits_truncate(0o022));
+    // The user's mask is for OUT; what is in an image does not depend on it. The user keeps access in any case.
+    let mask = umask(Mode::S_IRWXG | Mode::S_IRWXO) & (Mode::S_IRWXG | Mode::S_IRWXO);
+    umask(mask);
     let interrupt = Interrupt::install()?;
     request.profile.locate_store(&interrupt)?;
 
     let store = &request.profile.store;
-    let destination = Destination::inspect(&request.out, store)?;
+    let stdout = (request.form == Form::Stdout).then(report::stdout).transpose()?;
+    let destination = Destination::inspect(&request.out, store, stdout)?;
     for stayed in destination.prepare(&interrupt)? {
         voice.warning(&stayed);
     }
@@ -336,16 +419,24 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let inspected = Inspected { store, registrations: &registrations, roots: &named, jobs, interrupt: &interrupt };
     let bill = request.inspect.run(inspected)?;
 
-    let (plan, mut warnings) = request.profile.plan_root(&profiles, &interrupt)?;
-    let (mut beside, more) = request.additions.over(&plan, &request.profile, &interrupt)?;
-    warnings.extend(more);
+    let (mut beside, mut warnings) = request.beside(&profiles, &interrupt)?;
+    let store = &request.profile.store;
     let mut settings = request.settings(&profiles);
     if let Some(bill) = &bill {
-        beside.text(Path::new(sbom::PLACE.trim_start_matches('/')), bill);
+        beside.text(Path::new(sbom::PLACE.trim_start_matches('/')), bill)?;
         settings = settings.with_label(sbom::LABEL, sbom::PLACE);
     }
-    if matches!((&destination, request.compression), (Destination::Archive(_), Compression::Zstd(_))) {
+    if request.form != Form::Layout && matches!(request.compression, Compression::Zstd(_)) {
         warnings.push("Docker 20.10 does not load an archive whose layers are zstd".to_owned());
+    }
+    if request.form != Form::Layout {
+        let new = request.tags.iter().filter(|tag| tag.is_new_to_engines());
+        warnings.extend(new.map(|tag| {
+            format!(
+                "engines from before 2023, such as Docker 20.10, do not load an archive with the name `{}`",
+                tag.given
+            )
+        }));
     }
     for warning in &warnings {
         voice.warning(warning);
@@ -366,13 +457,18 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         compression: request.compression,
         cache: request.cache.as_deref(),
         jobs,
+        directory_mode: 0o777 & !mask.bits(),
     };
     let progress = Progress::default();
     let outcome = voice
         .with_progress(&progress, registrations.len(), || image.write(&destination, &progress, &interrupt))
         .map_err(|error| explain(error, &destination))?;
+    for warning in &outcome.warnings {
+        voice.warning(warning);
+    }
+    warnings.extend(outcome.warnings.iter().cloned());
     let receipt = ImageReceipt {
-        out: shown(&destination.target().root),
+        out: if request.form == Form::Stdout { "-".to_owned() } else { shown(&destination.target().root) },
         profiles: request.profile.exported(&profiles),
         tags: request.tags.iter().map(|tag| tag.given.clone()).collect(),
         platform: request.platform.to_string(),

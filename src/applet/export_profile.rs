@@ -35,8 +35,10 @@ use crate::store::query::NixStore;
 use crate::store::{Registration, StoreDirectory, StorePath};
 
 const NAME: &str = "export-profile";
-/// As many layers as images have at most, less some for what comes before and after.
+/// Docker takes 125 layers (`maxLayerDepth` in moby's `layer`); some are left for what comes before and after.
 const MOST_LAYERS: i64 = 120;
+/// Permissions of ROOT itself.
+const ROOT_MODE: u32 = 0o755;
 
 /// Copy a Nix profile and its closure into ROOT, the root directory of a container image.
 ///
@@ -85,7 +87,7 @@ struct Arguments {
     dry_run: bool,
 
     /// Make N roots, ROOT/0, ROOT/1 and so on, whose layers change as little as possible from build to build, and
-    /// print a line COPY for each, to be pasted into a Dockerfile.
+    /// print a line COPY for each, to be pasted into a Dockerfile. At most 120: Docker takes 125 layers.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MOST_LAYERS), conflicts_with = "dry_run")]
     layers: Option<u16>,
 
@@ -213,7 +215,8 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         return Ok(0);
     };
     let (plan, mut warnings) = request.profile.plan_root(&profiles, &interrupt)?;
-    let (beside, more) = request.additions.over(&plan, &request.profile, &interrupt)?;
+    let (mut beside, more) = request.additions.over(&plan, &request.profile, &interrupt)?;
+    request.additions.make_directories(&mut beside, store)?;
     warnings.extend(more.into_iter().chain(request.additions.kept_by_this_user()));
     for warning in &warnings {
         voice.warning(warning);
@@ -347,7 +350,7 @@ impl Job<'_> {
         let draft = Draft::create(self.target)?;
         voice.decision(&format!("writing to `{}`, jobs: {}", shown(draft.path()), self.jobs));
         let (draft, error) = match self.fill(&draft, voice) {
-            Ok(counts) => match draft.publish(self.target, self.request.time, &self.last_entry()) {
+            Ok(counts) => match draft.publish(self.target, ROOT_MODE, self.request.time, &self.last_entry()) {
                 Ok(()) => return Ok(counts),
                 Err(failed) => failed,
             },
@@ -398,9 +401,7 @@ impl Job<'_> {
             }
             warnings.push(format!("{changed}; the root has them as Nix gives them"));
         }
-        for place in draft.finish(self.beside, *time)? {
-            warnings.push(format!("`/{}` stays root's: this user namespace knows no such owner", shown(&place)));
-        }
+        warnings.extend(draft.finish(self.beside, *time)?);
         if let Some(not_kept) = draft.samples().not_kept() {
             let root = shown(&self.target.root);
             warnings.push(format!("the file system of `{root}` does not keep what is set: {not_kept}"));

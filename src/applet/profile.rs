@@ -45,6 +45,11 @@ impl ProfileArguments {
     pub(super) fn is_complete(&self) -> bool {
         !self.bare && !self.store_only
     }
+
+    /// Whether the root has nothing but the store.
+    pub(super) fn is_store_only(&self) -> bool {
+        self.store_only
+    }
 }
 
 /// What the words on the command line and the environment mean.
@@ -123,6 +128,11 @@ impl ProfileRequest {
         let trees = profiles.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
         let (plan, warnings) = root::plan(&trees, profile_path, &self.store, &self.extent)?;
         Ok((plan, warnings.iter().map(ToString::to_string).collect()))
+    }
+
+    /// Adds a user to the root.
+    pub(super) fn add_user(&mut self, user: Account) {
+        self.extent = Extent::Complete { user: Some(user) };
     }
 
     /// The profiles as a receipt names them.

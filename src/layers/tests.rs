@@ -177,14 +177,16 @@ proptest! {
         let after = closure(&more, None);
         let roots = root_of(&before);
         let (before, after) = (split(&before, &roots, most), split(&after, &roots, most));
-        // One more unit may double the shared layers; that apart, it takes a layer, or joins one.
+        // One more unit may double the shared layers. Apart from that, the new leaf changes the layer that it gets or
+        // joins, and the shared layer of a unit that loses its own. What it refers to is needed by one more: it may get
+        // a layer of its own, leave a shared one, and displace one unit in turn.
         let shared = |layers: &[Vec<StorePath>]| {
             let units = layers.concat().len() - layers.last().unwrap().len();
             shared_layers(units, most - 1)
         };
         if shared(&before) == shared(&after) {
             let changed = after.iter().filter(|layer| !before.contains(layer)).count();
-            prop_assert!(changed <= 3, "{changed} layers changed");
+            prop_assert!(changed <= 5, "{changed} layers changed");
         }
     }
 }

@@ -9,7 +9,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize as DeserializeDerive, Serialize};
 
-/// The settings of a container, as `config.md` of the OCI image specification names them.
+use super::healthcheck::Healthcheck;
+
+/// The largest number of a user or a group that Docker, podman and Kubernetes take.
+pub const LARGEST_ID: u32 = i32::MAX.cast_unsigned();
+
+/// The settings of a container, as `config.md` of the OCI image specification names them, and what Docker adds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, DeserializeDerive)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 #[expect(clippy::zero_sized_map_values, reason = "the format has objects where sets are meant")]
@@ -41,6 +46,15 @@ pub struct Settings {
     /// What ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<Text<Signal>>,
+    /// Docker's: how to find out whether the container works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Map<Healthcheck>>,
+    /// Docker's: what runs a command that is written as one text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<Text<Word>>>,
+    /// Docker's: instructions of a Dockerfile for images that are built on this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_build: Option<Vec<Text<Instruction>>>,
 }
 
 /// The empty object that stands behind each port and volume.
@@ -76,6 +90,9 @@ impl Settings {
             exposed_ports: both(self.exposed_ports, over.exposed_ports),
             volumes: both(self.volumes, over.volumes),
             stop_signal: over.stop_signal.or(self.stop_signal),
+            healthcheck: over.healthcheck.or(self.healthcheck),
+            shell: over.shell.or(self.shell),
+            on_build: over.on_build.or(self.on_build),
         };
         if let Some(env) = &mut settings.env {
             // The last of a name wins, in the first one's place, as in Docker.
@@ -155,7 +172,13 @@ rules! {
         let is_name = |name: &str| {
             !name.is_empty() && !name.starts_with('-') && name.chars().all(|c| c.is_alphanumeric() || "._-$".contains(c))
         };
-        require(is_name(user) && group.is_none_or(is_name), "it is not NAME or UID, with or without `:GROUP`")
+        require(is_name(user) && group.is_none_or(is_name), "it is not NAME or UID, with or without `:GROUP`")?;
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_too_large = |part: &str| is_number(part) && !part.parse().is_ok_and(|id: u32| id <= LARGEST_ID);
+        match [Some(user), group].into_iter().flatten().find(|part| is_too_large(part)) {
+            Some(number) => Err(format!("{number} is too large: engines take numbers from 0 to {LARGEST_ID}")),
+            None => Ok(()),
+        }
     };
     /// An absolute path.
     Absolute => |text| {
@@ -166,6 +189,13 @@ rules! {
         let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let is_port = port.parse::<u16>().is_ok_and(|port| port > 0) && port.bytes().all(|b| b.is_ascii_digit());
         require(is_port && ["tcp", "udp", "sctp"].contains(&protocol), "it is not PORT, or PORT/tcp, /udp or /sctp")
+    };
+    /// An instruction of a Dockerfile that may follow `ONBUILD`.
+    Instruction => |text| {
+        let word = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+        let is_one = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        let may_follow = !["ONBUILD", "FROM", "MAINTAINER"].contains(&&*word);
+        require(is_one && may_follow, "it is not an instruction that Docker runs after ONBUILD")
     };
     /// `SIGTERM`, `SIGRTMIN+3`, or a number.
     Signal => |text| {
@@ -261,7 +291,8 @@ mod tests {
     const ALL: &str = r#"{
         "Env": ["A=1", "EMPTY="], "Cmd": ["sh", "-c", ""], "Entrypoint": null, "User": "1000:100",
         "WorkingDir": "/root", "Labels": {"a.b": "c"}, "ExposedPorts": {"80/tcp": {}, "53/udp": {}, "8080": {}},
-        "Volumes": {"/data": {}}, "StopSignal": "SIGRTMIN+3"
+        "Volumes": {"/data": {}}, "StopSignal": "SIGRTMIN+3", "Healthcheck": {"Test": ["CMD", "x"], "Retries": 2},
+        "Shell": ["/bin/bash", "-c"], "OnBuild": ["COPY . /app", "run make"]
     }"#;
 
     #[test]
@@ -285,6 +316,16 @@ mod tests {
             (r#"{"Cmd": ["a", 1]}"#, "expected a text at line 1 column 15"),
             (r#"{"Cmd": ["a\u0000"]}"#, "a NUL at line 1"),
             (r#"{"User": "a b"}"#, "NAME or UID"),
+            (r#"{"User": "4294967296"}"#, "4294967296 is too large: engines take numbers from 0 to 2147483647"),
+            (r#"{"User": "2147483648"}"#, "2147483648 is too large"),
+            (r#"{"User": "1:4294967295"}"#, "4294967295 is too large"),
+            (r#"{"User": "-1"}"#, "NAME or UID"),
+            (r#"{"Healthcheck": {"Test": ["x"]}}"#, "`Test` is neither"),
+            (r#"{"Healthcheck": []}"#, "expected an object"),
+            (r#"{"Shell": "sh"}"#, "expected a sequence"),
+            (r#"{"OnBuild": ["ONBUILD RUN x"]}"#, "not an instruction that Docker runs after ONBUILD"),
+            (r#"{"OnBuild": ["from x"]}"#, "not an instruction"),
+            (r#"{"OnBuild": [""]}"#, "not an instruction"),
             (r#"{"WorkingDir": "root"}"#, "no absolute path"),
             (r#"{"WorkingDir": "/a/../b"}"#, "no absolute path"),
             (r#"{"Labels": {"": "x"}}"#, "the name is empty"),
@@ -330,7 +371,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_change_of_a_good_file_is_read_or_refused_with_a_place(
-            cut in 0_usize..400, put in prop::collection::vec(any::<u8>(), 0..4), drop in 0_usize..4,
+            cut in 0_usize..600, put in prop::collection::vec(any::<u8>(), 0..4), drop in 0_usize..4,
         ) {
             let mut bytes = ALL.as_bytes().to_vec();
             let at = cut % bytes.len();

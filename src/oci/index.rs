@@ -1,7 +1,7 @@
 //! The tables of contents: `index.json` of a layout, image indexes for several platforms, `manifest.json`.
 //! It must never drop what others have put into an index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,8 @@ fn is_named(descriptor: &Descriptor, tag: &Tag) -> bool {
 /// of those for other platforms in `before`, which are images with their platforms. Their order is that of the
 /// platforms, whichever was made first.
 pub fn joined(image: &Descriptor, before: Vec<Descriptor>) -> Result<Joined, serde_json::Error> {
-    let mut images: Vec<_> = before.into_iter().filter(|other| other.platform != image.platform).collect();
+    let platform = |descriptor: &Descriptor| descriptor.platform.as_ref().map(Platform::normalised);
+    let mut images: Vec<_> = before.into_iter().filter(|other| platform(other) != platform(image)).collect();
     if images.is_empty() {
         return Ok(Joined::Image(image.clone()));
     }
@@ -159,7 +160,8 @@ pub fn platform_of(config: &[u8]) -> Result<Platform, serde_json::Error> {
 pub fn docker_manifest(config: &Digest, layers: &[Layer], tags: &[Tag]) -> Result<Vec<u8>, serde_json::Error> {
     let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let layers: Vec<_> = layers.iter().map(|layer| path(&layer.blob.digest)).collect();
-    let tags: Vec<_> = tags.iter().map(|tag| &tag.familiar).collect();
+    // `x` and `x:latest` are one name to Docker.
+    let tags: BTreeSet<_> = tags.iter().map(|tag| &tag.familiar).collect();
     serde_json::to_vec(&serde_json::json!([{ "Config": path(config), "RepoTags": tags, "Layers": layers }]))
 }
 
@@ -243,6 +245,24 @@ mod tests {
         let index = Index::parse(&document.bytes).unwrap();
         assert_eq!(index.manifests, [amd, v7, arm]);
         assert_eq!(document.descriptor.media_type, INDEX);
+    }
+
+    #[test]
+    fn one_platform_by_another_name_is_replaced() {
+        let (arm, v7) = (image("a", "linux/arm64"), image("b", "linux/arm"));
+        // As other programs write them: nothing of an entry that stays is changed.
+        let mut old = image("old", "linux/arm64");
+        old.platform.as_mut().unwrap().variant = Some("v8".into());
+        let mut windows = image("w", "linux/amd64");
+        let text = r#"{"os":"windows","architecture":"amd64","os.version":"10.0.17763","os.features":["win32k"]}"#;
+        windows.platform = serde_json::from_str(text).unwrap();
+        let Joined::Index(document) = joined(&arm, vec![old.clone(), v7.clone(), windows.clone()]).unwrap() else {
+            panic!("one image is left")
+        };
+        assert_eq!(Index::parse(&document.bytes).unwrap().manifests, [v7.clone(), arm, windows.clone()]);
+        assert!(String::from_utf8(document.bytes).unwrap().contains(text));
+        let Joined::Index(document) = joined(&v7, vec![old.clone()]).unwrap() else { panic!("one image is left") };
+        assert_eq!(Index::parse(&document.bytes).unwrap().manifests, [v7, old]);
     }
 
     #[test]

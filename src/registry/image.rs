@@ -143,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(architecture: &str, content: &str) -> Descriptor {
-        let platform = Platform { architecture: architecture.into(), os: "linux".into(), variant: None };
+        let platform = Platform::linux(architecture);
         Descriptor { platform: Some(platform), ..Descriptor::new(MANIFESTS[0], Digest::of(content.as_bytes()), 7) }
     }
 

@@ -44,13 +44,13 @@ fn summary(receipt: &ImageReceipt) -> String {
     let layers = &receipt.outcome.layers;
     let size: u64 = layers.iter().map(|layer| layer.size).sum();
     let mut text = format!(
-        "wrote {} ({} store paths, {} layers, {}, {}) to `{}`",
+        "wrote {} ({} store paths, {} layers, {}, {}) to {}",
         receipt.outcome.digest,
         HumanCount(receipt.store_paths),
         layers.len(),
         DecimalBytes(size),
         receipt.platform,
-        receipt.out,
+        if receipt.out == "-" { "standard output".to_owned() } else { format!("`{}`", receipt.out) },
     );
     if !receipt.tags.is_empty() {
         text.push_str(&format!(" as `{}`", receipt.tags.join("`, `")));

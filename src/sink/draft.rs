@@ -17,15 +17,15 @@ use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, lstat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, syncfs};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, XattrFlags};
 
 use super::kept::{Samples, Wanted};
 use super::mounts::Mounts;
-use super::oci::{Beside, Item};
+use super::oci::{Beside, Item, Properties};
 use super::remove::remove_tree;
 use super::target::Target;
 use super::{CallFailed, receipt::BesideStore};
-use crate::failure::{hinted, shown};
+use crate::failure::{hinted, shown, shown_bytes};
 use crate::file;
 use crate::interrupt::Interrupt;
 use crate::root::Owner;
@@ -38,8 +38,6 @@ const RANDOM_DIGITS: usize = 16;
 const LONGEST_STEM: usize = 200;
 /// In a draft inside a mount point: what is being renamed out of it.
 const JOURNAL: &str = ".publishing";
-/// Of the root itself.
-const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 const NO_FOLLOW: AtFlags = AtFlags::AT_SYMLINK_NOFOLLOW;
 
 /// A folder of our own for a root that nobody sees yet.
@@ -146,7 +144,7 @@ impl Draft {
             let path = self.path.join(place);
             match what {
                 // Its mode comes last: it may let nobody in.
-                Item::Directory { .. } => {
+                Item::Directory(_) => {
                     fs::create_dir(&path)?;
                     made.directories += 1;
                 }
@@ -167,30 +165,21 @@ impl Draft {
         Ok(made)
     }
 
-    /// Gives what [`Draft::make`] made its final owner, mode and time (seconds since 1970), after the store has been
-    /// filled. Only root can give away: by another user everything stays that user's. Returns the directories that
-    /// root could not give away, since a user namespace knows no such owner.
-    pub fn finish(&self, beside: &Beside, time: i64) -> anyhow::Result<Vec<PathBuf>> {
+    /// Gives what [`Draft::make`] made its final owner, mode, extended attributes and time (seconds since 1970), after
+    /// the store has been filled. Only root can give files away: another user keeps everything. Returns warnings about
+    /// owners and attributes that could not be set.
+    pub fn finish(&self, beside: &Beside, time: i64) -> anyhow::Result<Vec<String>> {
         let times = TimeSpec::new(time, 0);
-        let mut kept = Vec::new();
+        let mut warnings = Vec::new();
         // From the inside out: what is made in a directory changes its time.
         for (place, what) in beside.items().rev() {
             let path = self.path.join(place);
             let failed = |errno| CallFailed::new(format!("cannot finish `{}`", shown(&path)), errno);
-            match *what {
-                Item::Directory { mode, owner } => {
-                    if owner != Owner::ROOT && geteuid().is_root() {
-                        let (user, group) = (owner.user.into(), owner.group.into());
-                        match fchownat(nix::fcntl::AT_FDCWD, &path, Some(user), Some(group), NO_FOLLOW) {
-                            Err(Errno::EINVAL | Errno::EPERM) => kept.push(place.to_owned()),
-                            given => given.map_err(failed)?,
-                        }
-                    }
-                    fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+            match what {
+                Item::Directory(properties) | Item::File { properties, .. } => {
+                    warnings.extend(set(&path, place, properties)?);
                 }
-                Item::Text { mode, .. } | Item::File { mode, .. } => {
-                    fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
-                }
+                Item::Text { mode, .. } => fs::set_permissions(&path, PermissionsExt::from_mode(*mode))?,
                 Item::Symlink(_) => {}
             }
             let no_follow = UtimensatFlags::NoFollowSymlink;
@@ -200,8 +189,8 @@ impl Draft {
                 self.samples.look(kind, wanted, || Some((place.to_owned(), lstat(&path).ok()?)));
             }
         }
-        kept.sort();
-        Ok(kept)
+        warnings.sort();
+        Ok(warnings)
     }
 
     /// Writes everything to the disk, so that a power loss after the rename loses nothing.
@@ -210,17 +199,17 @@ impl Draft {
             .map_err(|errno| CallFailed::new(format!("cannot sync `{}`", shown(&self.path)), errno).into())
     }
 
-    /// Makes the draft the root. `last` is the entry whose appearance means that all is there, where
+    /// Makes the draft the root, with the permissions `mode`. `last` is the entry whose appearance means that all is there, where
     /// the entries must be moved one by one.
-    pub fn publish(self, target: &Target, time: i64, last: &OsStr) -> Result<(), (Self, anyhow::Error)> {
+    pub fn publish(self, target: &Target, mode: u32, time: i64, last: &OsStr) -> Result<(), (Self, anyhow::Error)> {
         let published =
-            if target.is_mount_point { self.move_entries(target, time, last) } else { self.rename(target, time) };
+            if target.is_mount_point { self.move_entries(target, time, last) } else { self.rename(target, mode, time) };
         published.map_err(|error| (self, error))
     }
 
-    fn rename(&self, target: &Target, time: i64) -> anyhow::Result<()> {
+    fn rename(&self, target: &Target, mode: u32, time: i64) -> anyhow::Result<()> {
         let time = TimeSpec::new(time, 0);
-        fchmod(&self.folder, DIRECTORY_MODE)
+        fchmod(&self.folder, Mode::from_bits_truncate(mode))
             .and_then(|()| futimens(&self.folder, &time, &time))
             .map_err(|errno| CallFailed::new(format!("cannot finish `{}`", shown(&self.path)), errno))?;
         // rename(2) replaces an empty directory, and nothing else.
@@ -304,12 +293,45 @@ fn inherit_nothing(folder: &File) -> nix::Result<()> {
     }
 }
 
-/// What a finished file of the plan is, and the mode that it has; `None` for one that was given to another user.
+/// Sets owner, mode and extended attributes of `path`, which is `place` in the root. Returns warnings.
+fn set(path: &Path, place: &Path, properties: &Properties) -> anyhow::Result<Vec<String>> {
+    let failed = |errno| CallFailed::new(format!("cannot finish `{}`", shown(path)), errno);
+    let mut warnings = Vec::new();
+    let Properties { mode, owner, attributes } = properties;
+    if *owner != Owner::ROOT && geteuid().is_root() {
+        let (user, group) = (owner.user.into(), owner.group.into());
+        match fchownat(nix::fcntl::AT_FDCWD, path, Some(user), Some(group), NO_FOLLOW) {
+            Err(Errno::EINVAL | Errno::EPERM) => warnings.push(format!(
+                "`/{}` stays owned by root: user {} is not mapped in this user namespace",
+                shown(place),
+                owner.user
+            )),
+            given => given.map_err(failed)?,
+        }
+    }
+    fs::set_permissions(path, PermissionsExt::from_mode(*mode))?;
+    for (name, value) in attributes {
+        // A change of the owner removes capabilities, so attributes come after it.
+        match rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()) {
+            Ok(()) => {}
+            Err(errno @ (rustix::io::Errno::PERM | rustix::io::Errno::OPNOTSUPP)) => {
+                warnings.push(format!("`/{}` has lost its attribute `{}`: {errno}", shown(place), shown_bytes(name)));
+            }
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("cannot set `{}` of `{}`", shown_bytes(name), shown(path)));
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+/// The type of an item, and the mode that it has when it is finished; `None` for one that belongs to another user.
 fn wanted(item: &Item) -> Option<(FileType, u32)> {
-    match *item {
-        Item::Directory { mode, owner: Owner::ROOT } => Some((FileType::Directory, mode)),
-        Item::Directory { .. } => None,
-        Item::Text { mode, .. } | Item::File { mode, .. } => Some((FileType::RegularFile, mode)),
+    match item {
+        Item::Directory(properties) if properties.owner == Owner::ROOT => Some((FileType::Directory, properties.mode)),
+        Item::Directory(_) => None,
+        Item::Text { mode, .. } => Some((FileType::RegularFile, *mode)),
+        Item::File { properties, .. } => Some((FileType::RegularFile, properties.mode)),
         Item::Symlink(_) => Some((FileType::Symlink, 0)),
     }
 }

@@ -4,6 +4,10 @@
 use nix::errno::Errno;
 use serde::Serialize;
 
+/// How many names a file gets in a root or in a layer before the next equal file becomes a file of its own. The image
+/// may be unpacked on another file system than this one: ext4 takes 65,000 names, and others fewer.
+pub const MOST_NAMES: u32 = 4000;
+
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LinkMode {

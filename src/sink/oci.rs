@@ -1,16 +1,20 @@
 //! Writes an image: layers, config and manifest into an OCI layout or into one archive.
 //! It must never change a layout before everything that goes into it is written.
 
+mod attributes;
 mod beside;
 mod blobs;
 mod cache;
 mod contents;
+mod destination;
 mod entries;
 mod layout;
 mod pipeline;
 
 pub use beside::Beside;
 pub(super) use beside::Item;
+pub use destination::{Destination, Form};
+pub(super) use entries::Properties;
 pub use pipeline::Compression;
 
 use std::collections::HashMap;
@@ -22,9 +26,8 @@ use fs_err as fs;
 use serde::Serialize;
 
 use super::database::{self, Programs};
-use super::draft::{Draft, remove_left_overs};
+use super::draft::Draft;
 use super::pool;
-use super::target::Target;
 use crate::failure::shown;
 use crate::interrupt::Interrupt;
 use crate::oci::{self, Descriptor, Digest, Platform, Settings, Tag, document};
@@ -44,44 +47,9 @@ const GC_ROOTS: &str = "nix/var/nix/gcroots/nixkit";
 /// Modification time of a layout's directory.
 const TIME: i64 = 1;
 /// Changes whenever the bytes of a layer would.
-const FORMAT: &str = concat!("nixkit ", env!("CARGO_PKG_VERSION"), " layer 1");
+const FORMAT: &str = concat!("nixkit ", env!("CARGO_PKG_VERSION"), " layer 2");
 /// How many store paths the comment of a layer names.
 const NAMED: usize = 3;
-
-/// Where an image goes.
-#[derive(Debug)]
-pub enum Destination {
-    /// A layout that exists, or a directory that is made one.
-    Layout(Target),
-    /// A tar archive with a layout and Docker's own table of contents.
-    Archive(Target),
-}
-
-impl Destination {
-    /// Looks at what `out` names: an archive, if that ends in `.tar`.
-    pub fn inspect(out: &Path, store: &StoreDirectory) -> anyhow::Result<Self> {
-        if out.extension().is_some_and(|extension| extension == "tar") {
-            return Target::inspect_file(out, store).map(Self::Archive);
-        }
-        Target::inspect(out, store).map(Self::Layout)
-    }
-
-    /// The place itself.
-    pub fn target(&self) -> &Target {
-        let (Self::Layout(target) | Self::Archive(target)) = self;
-        target
-    }
-
-    /// Clears away what dead runs left there, and looks whether an image can be added to what is there. Returns a
-    /// sentence for each folder that had to stay.
-    pub fn prepare(&self, interrupt: &Interrupt) -> anyhow::Result<Vec<String>> {
-        let stayed = remove_left_overs(self.target(), interrupt)?;
-        if let Self::Layout(target) = self {
-            Layout::find(target)?;
-        }
-        Ok(stayed)
-    }
-}
 
 /// Everything that is in an image, and how it is written.
 #[derive(Debug)]
@@ -110,6 +78,8 @@ pub struct Image<'a> {
     pub cache: Option<&'a Path>,
     /// How many threads compress.
     pub jobs: usize,
+    /// Permissions of a new layout's directory.
+    pub directory_mode: u32,
 }
 
 /// What was written.
@@ -122,6 +92,9 @@ pub struct Outcome {
     pub config: Digest,
     /// From the lowest to the highest.
     pub layers: Vec<LayerOutcome>,
+    /// What may surprise.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// One layer.
@@ -152,14 +125,14 @@ impl Image<'_> {
         let path = draft.path().to_owned();
         let filled = match destination {
             Destination::Layout(_) => self.fill_layout(&path, progress, interrupt),
-            Destination::Archive(_) => self.fill_archive(&path, progress, interrupt),
+            Destination::Archive(_) | Destination::Stdout { .. } => self.fill_archive(&path, progress, interrupt),
         };
         let published = filled.and_then(|written| {
             interrupt.check()?;
             Ok(written)
         });
         let (draft, outcome) = match published {
-            Ok((image, outcome)) => match self.publish(draft, destination, &image) {
+            Ok((image, outcome)) => match self.publish(draft, destination, &image, interrupt) {
                 (draft, Ok(())) => (draft, Ok(outcome)),
                 (draft, Err(error)) => (draft, Err(error)),
             },
@@ -207,11 +180,16 @@ impl Image<'_> {
         draft: Draft,
         destination: &Destination,
         image: &Descriptor,
+        interrupt: &Interrupt,
     ) -> (Option<Draft>, anyhow::Result<()>) {
         let target = match destination {
             Destination::Archive(target) => {
                 let renamed = fs::rename(draft.path().join(ARCHIVE), &target.root);
                 return (Some(draft), renamed.map_err(Into::into));
+            }
+            Destination::Stdout { out, .. } => {
+                let written = blobs::copy_to_stdout(&draft.path().join(ARCHIVE), out, interrupt);
+                return (Some(draft), written);
             }
             Destination::Layout(target) => target,
         };
@@ -227,7 +205,7 @@ impl Image<'_> {
         if let Err(error) = layout::complete(draft.path(), image, self.tags) {
             return (Some(draft), Err(error));
         }
-        match draft.publish(target, TIME, OsStr::new("index.json")) {
+        match draft.publish(target, self.directory_mode, TIME, OsStr::new("index.json")) {
             Ok(()) => (None, Ok(())),
             // Another run may have made the layout in the meantime.
             Err((draft, error)) => {
@@ -252,7 +230,7 @@ impl Image<'_> {
         if let Some((programs, roots)) = self.database {
             self.make_database(programs, roots, &scratch, interrupt)?;
         }
-        let (written, cached) = self.write_layers(blobs, progress, interrupt)?;
+        let Layers { written, cached, warnings } = self.write_layers(blobs, progress, interrupt)?;
         if self.database.is_some() {
             fs::remove_dir_all(&scratch)?;
         }
@@ -282,6 +260,7 @@ impl Image<'_> {
             digest: image.digest.clone(),
             config: config.descriptor.digest,
             layers: layers.iter().zip(self.layers).zip(&cached).map(outcome).collect(),
+            warnings,
         };
         Ok((image, layers, outcome))
     }
@@ -300,18 +279,18 @@ impl Image<'_> {
             self.beside.file(&Path::new(database::PLACE).join(file), &folder.join(file), 0o644)?;
         }
         for root in roots {
-            self.beside.symlink(&Path::new(GC_ROOTS).join(root.base_name()), &self.store.join(root));
+            self.beside.symlink(&Path::new(GC_ROOTS).join(root.base_name()), &self.store.join(root))?;
         }
         Ok(())
     }
 
-    /// Writes all layers, those that are not in the cache anew. Says of each whether it was there.
+    /// Writes all layers. Those in the cache are taken from there.
     fn write_layers(
         &self,
         blobs: &mut dyn Blobs,
         progress: &Progress,
         interrupt: &Interrupt,
-    ) -> anyhow::Result<(Vec<Written>, Vec<bool>)> {
+    ) -> anyhow::Result<Layers> {
         let cache = self.cache.map(Cache::open).transpose()?;
         let keys: Vec<_> = self.layers.iter().map(|paths| self.key(paths)).collect();
         let last = self.layers.len() - 1;
@@ -348,12 +327,21 @@ impl Image<'_> {
                     if let Some(cache) = cache.as_ref().filter(|_| i != last) {
                         cache.keep(&keys[i], &layer, |to| blobs.give(&layer.blob.digest, to))?;
                     }
-                    written.push(layer);
+                    written.push(*layer);
                 }
             }
             Ok(())
         })?;
-        Ok((written, cached))
+        let mut warnings = Vec::new();
+        let longest = [&contents.longest, self.beside.longest()].into_iter().max_by_key(|path| path.len());
+        if let Some(path) = longest.filter(|path| path.len() > entries::SAFE_PATH) {
+            warnings.push(format!(
+                "`/{}` is a path of {} bytes: most container engines cannot unpack more than about 4,000",
+                entries::shortened(path),
+                path.len() + 1
+            ));
+        }
+        Ok(Layers { written, cached, warnings })
     }
 
     /// What a layer of `paths` is made of, and how.
@@ -365,6 +353,15 @@ impl Image<'_> {
         }
         Digest::of(text.as_bytes()).hex().to_owned()
     }
+}
+
+/// The layers of an image.
+struct Layers {
+    written: Vec<Written>,
+    /// Whether each came from the cache.
+    cached: Vec<bool>,
+    /// What may surprise.
+    warnings: Vec<String>,
 }
 
 /// The layers among `keys` that are in the cache, by their numbers.

@@ -33,14 +33,15 @@ impl System {
 
     /// The system of a platform in an index.
     pub fn of_platform(platform: &Platform) -> Option<Self> {
-        let known = SYSTEMS.iter().find(|(_, architecture)| *architecture == platform.architecture)?;
-        (platform.os == "linux").then_some(Self(known.0))
+        let platform = platform.normalised();
+        let known = |(_, architecture): &&(&str, &str)| Platform::linux(architecture) == platform;
+        SYSTEMS.iter().find(known).map(|(system, _)| Self(system))
     }
 
     /// OCI's words for it.
     pub fn platform(self) -> Platform {
         let architecture = SYSTEMS.iter().find(|(system, _)| *system == self.0).map_or("", |(_, name)| name);
-        Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }
+        Platform::linux(architecture)
     }
 
     /// Its name.
@@ -340,6 +341,15 @@ releases = \"https://nix-releases.s3.amazonaws.com/\"
         for (name, _) in SYSTEMS {
             let system = System::new(name).unwrap();
             assert_eq!(System::of_platform(&system.platform()), Some(system));
+        }
+        for (platform, expected) in [
+            ("linux/arm64/v8", System::new("aarch64-linux")),
+            ("linux/amd64/v1", System::new("x86_64-linux")),
+            // Not every machine of the system runs it.
+            ("linux/amd64/v3", None),
+            ("linux/riscv64", None),
+        ] {
+            assert_eq!(System::of_platform(&platform.parse().unwrap()), expected, "{platform}");
         }
         assert_eq!(System::of_machine("x86_64"), System::new("x86_64-linux"));
         assert_eq!(System::of_machine("riscv64"), None);

@@ -172,14 +172,14 @@ fn root_of_a_small_user_namespace_keeps_the_home_and_says_so() {
 }
 
 /// Profiles of the stand-in's programs, and of the certificate of a CA that only this test knows.
-struct Programs {
-    store: Store,
-    profiles: [PathBuf; 2],
+pub(crate) struct Programs {
+    pub(crate) store: Store,
+    pub(crate) profiles: [PathBuf; 2],
     server: TlsServer,
 }
 
 impl Programs {
-    fn get() -> &'static Self {
+    pub(crate) fn get() -> &'static Self {
         static PROGRAMS: OnceLock<Programs> = OnceLock::new();
         PROGRAMS.get_or_init(|| {
             let store = Store::of_the_machine();

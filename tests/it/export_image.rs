@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::{Value, json as value};
 
 use crate::support::{
-    Export, ImageExport, Store, Tree, What, blob, files, finish, folder, json, names, root_for, script, unpack,
+    Export, FileSystem, ImageExport, Store, Tree, What, blob, files, finish, folder, json, names, root_for, script,
+    unpack,
 };
 
 fn skopeo<const N: usize>(arguments: [&str; N]) -> String {
@@ -67,6 +68,42 @@ fn equal_files_of_a_layer_are_one_inode_whatever_the_stores_inodes_are() {
         // 256 times `same`, and as many names of two other files each: of them one inode is left.
         assert_eq!(of_the_store - unpacked, 255);
     }
+}
+
+#[test]
+fn many_equal_files_have_no_more_names_than_file_systems_take() {
+    let Some(ext4) = FileSystem::ext4(64) else { return };
+    let (store, profile) = Store::with("crowd");
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let export = |name: &str| ImageExport::new(&store, &profile, at(name)).args(["--tag", "x"]).exports();
+    let receipt = export("l");
+    let root = unpack(&at("l"), "x", &ext4.point.join("unpacked"));
+    let tree = Tree::read(&root.join(profile.strip_prefix("/").unwrap()));
+    let mut names: Vec<_> = tree.shared_inodes().iter().map(std::collections::BTreeSet::len).collect();
+    names.sort_unstable();
+    assert_eq!((names.len(), names[0], names[1], names[16]), (17, 2000, 4000, 4000));
+    // Whatever the store's own inodes are.
+    store.optimise();
+    assert_eq!(digests(&export("again")), digests(&receipt));
+}
+
+#[test]
+fn a_path_that_many_engines_cannot_unpack_is_a_warning() {
+    let (store, profile) = Store::with("small");
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let name = "x".repeat(196);
+    let mut place = at("over");
+    for _ in 0..20 {
+        place.push(&name);
+    }
+    fs_err::create_dir_all(place.parent().unwrap()).unwrap();
+    fs_err::write(&place, "").unwrap();
+    let export = ImageExport::new(&store, &profile, at("l")).args(["--tag", "x"]).arg("--rootfs").arg(at("over"));
+    let (status, _, stderr) = export.run();
+    let warning = "is a path of 3940 bytes: most container engines cannot unpack more than about 4,000";
+    assert!(status == Some(0) && stderr.contains(warning), "{stderr}");
 }
 
 #[test]
@@ -161,7 +198,8 @@ fn every_way_to_read_it_finds_the_image_by_its_name() {
         let config: Value = serde_json::from_str(&skopeo(["inspect", "--config", &name])).unwrap();
         assert_eq!(config["created"], "2023-11-14T22:13:20Z", "{name}");
         assert_eq!(config["config"]["Cmd"], value!(["tool", "-x"]));
-        assert_eq!(config["config"]["Env"], value!(["PATH=/run/profile/bin"]));
+        // By its link, and by its store path where something is mounted over the link.
+        assert_eq!(config["config"]["Env"], value!([format!("PATH=/run/profile/bin:{}/bin", profile.display())]));
         // Reads all blobs, and compares their digests.
         let copy = at("copy");
         skopeo(["copy", "--quiet", &name, &format!("dir:{}", copy.display())]);
@@ -212,6 +250,33 @@ fn images_for_several_platforms_become_one_under_one_name() {
     skopeo(["copy", "--quiet", "--all", &format!("oci:{}:x:1", at("a").display()), &copy]);
     let read: Value = serde_json::from_str(&skopeo(["inspect", "--raw", &copy])).unwrap();
     assert_eq!(read["manifests"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn one_platform_by_two_names_is_one_image_the_newer() {
+    let (store, profile) = Store::with("small");
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    for (old, new) in
+        [("linux/arm64", "linux/arm64/v8"), ("linux/arm/v7", "linux/arm"), ("linux/x86_64", "linux/amd64/v1")]
+    {
+        let layout = at(&new.replace('/', "-"));
+        let export = |platform: &str, command: &str| {
+            let export = ImageExport::new(&store, &profile, &layout).args(["--tag", "x:1", "--platform", platform]);
+            export.args(["--cmd", command]).exports()
+        };
+        export(old, "old");
+        let receipt = export(new, "new");
+        let index = json(&layout.join("index.json"));
+        assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "{new}");
+        assert_eq!(index["manifests"][0]["digest"], receipt["digest"], "{new}");
+        // Beside another platform too.
+        export("linux/riscv64", "other");
+        let receipt = export(old, "newest");
+        let all = json(&blob(&layout, &json(&layout.join("index.json"))["manifests"][0]["digest"]));
+        let digests: Vec<_> = all["manifests"].as_array().unwrap().iter().map(|image| &image["digest"]).collect();
+        assert!(digests.len() == 2 && digests.contains(&&receipt["digest"]), "{new}: {all}");
+    }
 }
 
 #[test]
@@ -295,7 +360,8 @@ fn config_file_and_options_mean_the_same() {
     assert_eq!(read["config"]["Cmd"], value!(["y"]));
     assert_eq!(read["created"], "2023-11-14T22:13:20Z");
     let path = ImageExport::new(&store, &profile, at("path")).args(["--profile-path", "/opt/p"]).exports();
-    assert_eq!(json(&blob(&at("path"), &path["config"]))["config"]["Env"], value!(["PATH=/opt/p/bin"]));
+    let expected = value!([format!("PATH=/opt/p/bin:{}/bin", profile.display())]);
+    assert_eq!(json(&blob(&at("path"), &path["config"]))["config"]["Env"], expected);
 }
 
 #[test]

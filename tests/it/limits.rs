@@ -64,23 +64,47 @@ fn a_file_at_its_link_limit_is_copied_once_by_auto_and_refused_by_hardlink() {
     Export::new(&store).profile(&file).mode("hardlink").root(&root).fails(1, &message);
 }
 
+/// How many names a file gets in a root: an image of it may be unpacked on another file system.
+const MOST_NAMES: u64 = 4000;
+
+/// How many names each file of a root has that has more than one.
+fn names_of_files(root: &Path) -> Vec<u64> {
+    let mut names: Vec<u64> = Tree::read(root).shared_inodes().iter().map(|names| names.len() as u64).collect();
+    names.sort_unstable();
+    names
+}
+
 #[test]
-fn a_copy_at_its_link_limit_is_made_once_more() {
-    let (Some(tmpfs), Some(ext4)) = (FileSystem::new(Kind::Tmpfs), FileSystem::ext4(64)) else { return };
+fn a_file_of_many_names_becomes_several_files() {
+    // A tmpfs holds more names of a file than other file systems do.
+    let Some(tmpfs) = FileSystem::new(Kind::Tmpfs) else { return };
     let store = Store::at(&tmpfs.point);
     let path = store.build("plain");
-    // A tmpfs holds more names of a file than an ext4 does.
-    fill_up(&path.join("share/file"), &path.join("names"), EXT4_LINK_MAX + 10);
-    let root = ext4.point.join("root");
-    let receipt = Export::new(&store).profile(&path).mode("copy").args(["--jobs", "1"]).root(&root).exports();
-    assert_eq!((receipt.files, receipt.copied.count), (EXT4_LINK_MAX + 10, EXT4_LINK_MAX + 10));
-    assert_eq!(receipt.bytes, 2 * "plain\n".len() as u64, "two inodes");
-    let refused = Refusal { method: "hardLink".into(), reason: TOO_MANY_LINKS.into(), count: 1 };
-    assert_eq!(receipt.refusals, [refused]);
-    let tree = Tree::read(&root);
-    let mut links: Vec<u64> = tree.shared_inodes().iter().map(|names| names.len() as u64).collect();
-    links.sort_unstable();
-    assert_eq!(links, [10, EXT4_LINK_MAX]);
+    fill_up(&path.join("share/file"), &path.join("names"), 2 * MOST_NAMES + 10);
+    for mode in ["copy", "auto"] {
+        let root = tmpfs.point.join(mode);
+        let receipt = Export::new(&store).profile(&path).mode(mode).root(&root).exports();
+        assert_eq!(receipt.bytes, 3 * "plain\n".len() as u64, "{mode}: three files");
+        assert_eq!(names_of_files(&root.join(path.strip_prefix("/").unwrap())), [10, MOST_NAMES, MOST_NAMES], "{mode}");
+        if mode == "auto" {
+            let expected = Refusal { method: "hardLink".into(), reason: TOO_MANY_LINKS.into(), count: MOST_NAMES + 10 };
+            assert_eq!(receipt.refusals[0], expected);
+        }
+    }
+}
+
+#[test]
+fn dedup_makes_several_files_of_many_equal_ones() {
+    let Some(tmpfs) = FileSystem::new(Kind::Tmpfs) else { return };
+    let store = Store::at(&tmpfs.point);
+    let path = store.build("crowd");
+    for mode in ["copy", "auto", "hardlink"] {
+        let root = tmpfs.point.join(mode);
+        Export::new(&store).profile(&path).mode(mode).args(["--dedup"]).root(&root).exports();
+        let names = names_of_files(&root.join(path.strip_prefix("/").unwrap()));
+        assert_eq!((names.len(), names[0], names[16]), (17, 66_000 - 16 * MOST_NAMES, MOST_NAMES), "{mode}");
+        remove(&root);
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod dockerfile;
 mod documents;
 mod export_image;
 mod image_input;
+mod image_output;
+mod image_root;
 mod images;
 mod injected;
 mod inspect;

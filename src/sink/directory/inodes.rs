@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::sink::link::Method;
+use crate::sink::link::{MOST_NAMES, Method};
 
 /// Locks over which the inodes are spread.
 const SHARDS: usize = 64;
@@ -18,6 +18,24 @@ pub(super) struct Placed {
     /// A name that it has in the root, relative to the root's store, for others to be linked to, and the way
     /// it came there. `None` where it was linked from the store, as its other names can be.
     pub(super) first: Option<(Box<[u8]>, Method)>,
+    /// How many names that file has in the root.
+    pub(super) names: u32,
+    /// How many names in the root are links to the store's inode, where that has more than [`MOST_NAMES`].
+    pub(super) linked: u32,
+}
+
+impl Placed {
+    /// The file to link the next name to. `None` where there is no such file, or it has [`MOST_NAMES`].
+    pub(super) fn to_link(&self) -> Option<(&[u8], Method)> {
+        let (first, method) = self.first.as_ref()?;
+        (self.names < MOST_NAMES).then_some((first, *method))
+    }
+
+    /// Makes the file at `path` the one to which the next names are linked.
+    pub(super) fn start(&mut self, path: Vec<u8>, method: Method) {
+        self.first = Some((path.into(), method));
+        self.names = 1;
+    }
 }
 
 /// What became of the inodes with several names. A lock is held while a name is made, so that the names

@@ -19,7 +19,7 @@ use crate::failure::{hinted, shown};
 use crate::file;
 use crate::interrupt::Interrupt;
 use crate::sink::kept::{Samples, Wanted};
-use crate::sink::link::{Method, Verdict, verdict};
+use crate::sink::link::{MOST_NAMES, Method, Verdict, verdict};
 use crate::sink::mounts::Mounts;
 use crate::sink::receipt::{Changed, Reason, Tally};
 use crate::sink::{CallFailed, below};
@@ -108,18 +108,36 @@ impl Placer<'_> {
             // linked: so all names after the first are linked to that one in the root.
             let mut shard = self.inodes.shard(inode);
             let placed = shard.entry(inode).or_default();
-            let linked = placed.first.as_ref().map(|(first, method)| (self.link_in_root(first, entry), *method));
-            let is_limit = |errno| is_led && verdict(Method::HardLink, errno) == Verdict::LinkLimit;
-            match linked {
-                Some((Ok(()), method)) => tally.count(method, 0),
-                Some((Err(errno), _)) if !is_limit(errno) => return Err(errno),
-                _ => {
-                    // The first, or the first after as many names as one inode can have.
-                    link_from_store(entry)?;
-                    placed.first = Some((entry.path().into(), Method::HardLink));
-                    tally.count(Method::HardLink, size(stat));
+            match placed.to_link().map(|(first, method)| (self.link_in_root(first, entry), method)) {
+                Some((Ok(()), method)) => {
+                    placed.names += 1;
+                    tally.count(method, 0);
+                    return Ok(());
                 }
+                Some((Err(errno), _)) if !is_led || verdict(Method::HardLink, errno) != Verdict::LinkLimit => {
+                    return Err(errno);
+                }
+                // This inode may be the one that has too many names: a copy of it has none.
+                None if placed.first.is_some() && stat.st_nlink > 1 && entry.way.ladder.len() > 1 => {
+                    return Err(Errno::EMLINK);
+                }
+                _ => {}
             }
+            // The first, or the first after as many names as one inode can have.
+            link_from_store(entry)?;
+            placed.start(entry.path(), Method::HardLink);
+            tally.count(Method::HardLink, size(stat));
+            return Ok(());
+        }
+        if stat.st_nlink > MOST_NAMES.into() && entry.way.ladder.len() > 1 {
+            let mut shard = self.inodes.shard(inode);
+            let placed = shard.entry(inode).or_default();
+            if placed.linked == MOST_NAMES {
+                return Err(Errno::EMLINK);
+            }
+            link_from_store(entry)?;
+            placed.linked += 1;
+            tally.count(Method::HardLink, if placed.linked == 1 { size(stat) } else { 0 });
             return Ok(());
         }
         link_from_store(entry)?;
@@ -137,10 +155,11 @@ impl Placer<'_> {
         }
         let mut shard = self.inodes.shard(inode);
         let placed = shard.entry(inode).or_default();
-        if let Some((first, method)) = &placed.first {
+        if let Some((first, method)) = placed.to_link() {
             match self.link_in_root(first, entry) {
                 Ok(()) => {
-                    tally.count(*method, 0);
+                    placed.names += 1;
+                    tally.count(method, 0);
                     return Ok(());
                 }
                 Err(errno) if verdict(Method::HardLink, errno) == Verdict::Failure => {
@@ -151,7 +170,7 @@ impl Placer<'_> {
             }
         }
         let begun = self.begin(entry, stat, tally)?;
-        placed.first = Some((entry.path().into(), begun.method));
+        placed.start(entry.path(), begun.method);
         drop(shard);
         self.complete(entry, stat, begun, tally)
     }

@@ -1,8 +1,9 @@
 //! Where the blobs of an image go: files in a folder, or members of one archive.
 //! It must never write a blob twice, nor give it its name before it is whole.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -11,6 +12,7 @@ use fs_err as fs;
 use super::entries::{self, Output, What};
 use crate::failure::shown;
 use crate::file;
+use crate::interrupt::Interrupt;
 use crate::oci::Digest;
 
 /// Mode of files in a layout and of members of an archive.
@@ -42,24 +44,29 @@ pub(super) trait Blobs: Send {
 
 /// Blobs as files of a layout.
 pub(super) struct Folder {
-    folder: PathBuf,
+    path: PathBuf,
     new: Option<fs::File>,
+    /// Permissions of its files, by the user's mask.
+    mode: u32,
 }
 
 impl Folder {
     /// In the layout at `root`, which is made here.
     pub(super) fn create(root: &Path) -> anyhow::Result<Self> {
-        let folder = root.join(FOLDER);
-        fs::create_dir_all(&folder)?;
-        Ok(Self { folder, new: None })
+        let path = root.join(FOLDER);
+        fs::create_dir_all(&path)?;
+        let mut blobs = Self { path, new: None, mode: 0 };
+        blobs.mode = fs::File::create(blobs.unnamed())?.metadata()?.permissions().mode();
+        fs::remove_file(blobs.unnamed())?;
+        Ok(blobs)
     }
 
     fn place(&self, digest: &Digest) -> PathBuf {
-        self.folder.join(digest.hex())
+        self.path.join(digest.hex())
     }
 
     fn unnamed(&self) -> PathBuf {
-        self.folder.join(".new")
+        self.path.join(".new")
     }
 }
 
@@ -85,7 +92,13 @@ impl Blobs for Folder {
         if place.exists() {
             return Ok(());
         }
-        link_or_copy(from, &self.unnamed())?;
+        // The cache may have been made with another mask.
+        if fs::metadata(from)?.permissions().mode() == self.mode {
+            link_or_copy(from, &self.unnamed())?;
+        } else {
+            fs::copy(from, self.unnamed())?;
+            fs::set_permissions(self.unnamed(), Permissions::from_mode(self.mode))?;
+        }
         Ok(fs::rename(self.unnamed(), place)?)
     }
 
@@ -100,6 +113,18 @@ fn link_or_copy(from: &Path, to: &Path) -> anyhow::Result<()> {
         file::copy(from, to)?;
     }
     Ok(())
+}
+
+/// Writes the whole archive at `path` to standard output.
+pub(super) fn copy_to_stdout(path: &Path, mut out: &File, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let (mut archive, mut buffer) = (fs::File::open(path)?, vec![0; 256 * 1024]);
+    loop {
+        interrupt.check()?;
+        match archive.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => out.write_all(&buffer[..read]).context("cannot write to standard output")?,
+        }
+    }
 }
 
 /// Blobs as members of a tar archive. The header of a member is written again once its name and size are known.

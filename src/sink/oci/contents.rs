@@ -13,6 +13,7 @@ use rustix::fs::FileType;
 use sha2::{Digest, Sha256};
 
 use super::super::below;
+use super::super::link::MOST_NAMES;
 use super::super::names::{Buffer, Names};
 use super::entries::{self, Output, What};
 use crate::failure::shown_bytes;
@@ -37,17 +38,29 @@ pub(super) struct Contents<'a> {
     data: Vec<u8>,
     interrupt: &'a Interrupt,
     progress: &'a Progress,
+    /// The longest path that was written, relative to the root.
+    pub(super) longest: Vec<u8>,
 }
+
+/// Mode and SHA-256 of a file.
+type Content = (u32, [u8; 32]);
 
 /// What must be kept to find equal files in a layer.
 #[derive(Default)]
 struct Twins {
-    /// Sizes of files that are not small in number: whether there is more than one file of that size.
+    /// Sizes of the layer's files: whether more than one file has that size.
     sizes: HashMap<u64, bool>,
-    /// The first name of each content, by mode and SHA-256.
-    by_content: HashMap<(u32, [u8; 32]), Vec<u8>>,
-    /// The first name of the content of an inode that has several names.
-    by_inode: HashMap<(u64, u64), Vec<u8>>,
+    /// Where each content was written.
+    by_content: HashMap<Content, First>,
+    /// The content of an inode that has several names.
+    by_inode: HashMap<(u64, u64), Content>,
+}
+
+/// A file of the layer to which equal files are linked.
+struct First {
+    name: Vec<u8>,
+    /// How many names it has, this one included.
+    names: u32,
 }
 
 impl<'a> Contents<'a> {
@@ -57,7 +70,8 @@ impl<'a> Contents<'a> {
         progress: &'a Progress,
     ) -> anyhow::Result<Self> {
         let base = OwnedFd::from(fs_err::File::open(store.real())?.into_parts().0);
-        Ok(Self { store, base, names: Buffer::default(), data: vec![0; SMALL], interrupt, progress })
+        let (names, data, longest) = (Buffer::default(), vec![0; SMALL], Vec::new());
+        Ok(Self { store, base, names, data, interrupt, progress, longest })
     }
 
     /// Writes the directories in which the store paths lie.
@@ -95,7 +109,10 @@ impl<'a> Contents<'a> {
                     entries::begin(to, &place, LINK, &What::Symlink(target.as_encoded_bytes()))?;
                 }
                 FileType::RegularFile => contents.file(path, &place, stat, &mut twins, to)?,
-                _ => bail!("it is no file, directory or symlink"),
+                _ => bail!("it is not a file, directory or symlink"),
+            }
+            if place.len() > contents.longest.len() {
+                contents.longest = place;
             }
             progress.add(1, size);
             Ok(())
@@ -152,7 +169,9 @@ impl<'a> Contents<'a> {
         let is_alone = twins.sizes.get(&size) != Some(&true);
         let inode = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1 {
-            if let Some(first) = twins.by_inode.get(&inode) {
+            let content = twins.by_inode.get(&inode);
+            let first = content.and_then(|content| twins.by_content.get_mut(content)?.another_name());
+            if let Some(first) = first {
                 return entries::begin(to, place, mode, &What::Link(first));
             }
         }
@@ -160,7 +179,7 @@ impl<'a> Contents<'a> {
         if let Some(content) = usize::try_from(size).ok().and_then(|size| self.data.get_mut(..size)) {
             (&file).read_exact(content).context("it became shorter while it was read")?;
             if !is_alone {
-                if let Some(first) = twins.first(place, mode, Sha256::digest(&*content).into(), stat) {
+                if let Some(first) = twins.first(place, (mode, Sha256::digest(&*content).into()), stat) {
                     return entries::begin(to, place, mode, &What::Link(first));
                 }
             }
@@ -168,7 +187,7 @@ impl<'a> Contents<'a> {
         }
         if !is_alone {
             let hash = self.hash(self.open(path)?, size)?;
-            if let Some(first) = twins.first(place, mode, hash, stat) {
+            if let Some(first) = twins.first(place, (mode, hash), stat) {
                 return entries::begin(to, place, mode, &What::Link(first));
             }
         }
@@ -211,17 +230,29 @@ impl<'a> Contents<'a> {
     }
 }
 
-impl Twins {
-    /// The first name of a content that was seen before. What is new is kept, with `place` as its first name.
-    fn first(&mut self, place: &[u8], mode: u32, hash: [u8; 32], stat: &FileStat) -> Option<&[u8]> {
-        use std::collections::hash_map::Entry;
-        let (first, is_new) = match self.by_content.entry((mode, hash)) {
-            Entry::Occupied(found) => (found.into_mut(), false),
-            Entry::Vacant(empty) => (empty.insert(place.to_vec()), true),
-        };
-        if stat.st_nlink > 1 {
-            self.by_inode.insert((stat.st_dev, stat.st_ino), first.clone());
+impl First {
+    /// The file's name in the layer, for one more link; `None` once it has as many names as it may have.
+    fn another_name(&mut self) -> Option<&[u8]> {
+        if self.names == MOST_NAMES {
+            return None;
         }
-        (!is_new).then_some(first)
+        self.names += 1;
+        Some(&self.name)
+    }
+}
+
+impl Twins {
+    /// The file to which `place`, a file of this content, is linked. `None` where it has to be written: then the
+    /// next equal files are linked to it.
+    fn first(&mut self, place: &[u8], content: Content, stat: &FileStat) -> Option<&[u8]> {
+        if stat.st_nlink > 1 {
+            self.by_inode.insert((stat.st_dev, stat.st_ino), content);
+        }
+        let first = self.by_content.entry(content).or_insert_with(|| First { name: Vec::new(), names: MOST_NAMES });
+        if first.names == MOST_NAMES {
+            *first = First { name: place.to_vec(), names: 1 };
+            return None;
+        }
+        first.another_name()
     }
 }

@@ -152,7 +152,7 @@ pub(super) enum Step {
     /// The layer of this number is written next.
     Before(usize),
     /// It was written.
-    Done(usize, Written),
+    Done(usize, Box<Written>),
 }
 
 /// Writes layers into `blobs`, one after the other: `produce` is called with the number of each and writes its
@@ -201,7 +201,7 @@ pub(super) fn run(
             for &layer in layers {
                 on(Step::Before(layer), blobs)?;
                 let Some(written) = write(&pieces, compression, blobs, interrupt)? else { break };
-                on(Step::Done(layer, written), blobs)?;
+                on(Step::Done(layer, Box::new(written)), blobs)?;
             }
             anyhow::Ok(())
         })();

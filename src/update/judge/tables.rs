@@ -196,10 +196,7 @@ fn what_could_not_be_read_is_left_alone() {
 fn an_index_keeps_what_is_not_wanted_any_more() {
     let two = update(2);
     let [x86, arm] = both();
-    let foreign = Descriptor {
-        platform: Some(Platform { architecture: "riscv64".into(), os: "linux".into(), variant: None }),
-        ..image(x86, &two.commit, "foreign").entry
-    };
+    let foreign = Descriptor { platform: Some(Platform::linux("riscv64")), ..image(x86, &two.commit, "foreign").entry };
     let mut there = index(&two, &[image(x86, &two.commit, "old"), image(arm, &two.commit, "old")]);
     there.others.push(foreign.clone());
     let state = CommitState {

@@ -212,6 +212,56 @@ impl Buildah {
     }
 }
 
+/// containerd with a storage of its own, without any Docker.
+pub(crate) struct Containerd {
+    socket: PathBuf,
+}
+
+impl Containerd {
+    pub(crate) fn get() -> Option<&'static Self> {
+        static CONTAINERD: OnceLock<(Containerd, Child)> = OnceLock::new();
+        if !root_for("containerd") {
+            return None;
+        }
+        if which::which("containerd").is_err() || which::which("ctr").is_err() {
+            skip("there is no `containerd` with `ctr`");
+            return None;
+        }
+        Some(&CONTAINERD.get_or_init(Self::start).0)
+    }
+
+    fn start() -> (Self, Child) {
+        let folder = folder_of("containerd");
+        let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let socket = folder.join("socket");
+        let settings = format!(
+            "version = 2\nroot = \"{}\"\nstate = \"{}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = \"{}\"\n",
+            at("root"),
+            at("state"),
+            socket.display()
+        );
+        fs_err::write(folder.join("config.toml"), settings).unwrap();
+        let notify = UnixDatagram::bind(folder.join("notify")).unwrap();
+        notify.set_read_timeout(Some(LONGEST_START)).unwrap();
+        let program = ["containerd", "--config", &at("config.toml")];
+        let mut keeper = keep(&folder, "", &program, &[("NOTIFY_SOCKET", &folder.join("notify"))]);
+        drain(keeper.stdout.take().unwrap(), sink());
+        drain(keeper.stderr.take().unwrap(), fs_err::File::create(folder.join("log")).unwrap());
+        let mut message = [0; 256];
+        let ready = notify.recv(&mut message).map(|length| message[..length].starts_with(b"READY=1"));
+        let log = fs_err::read_to_string(folder.join("log")).unwrap_or_default();
+        assert!(matches!(ready, Ok(true)), "containerd did not start: {ready:?}\n{log}");
+        (Self { socket }, keeper)
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(&self.socket).stdin(Stdio::null());
+        command
+    }
+}
+
 /// Debian's registry on a port of the loopback interface, empty at first. It is stopped when it goes out of scope.
 pub(crate) struct Registry {
     /// `127.0.0.1:PORT`

@@ -14,12 +14,13 @@ pub(crate) struct ImageExport {
     environment: BTreeMap<OsString, OsString>,
     arguments: Vec<OsString>,
     out: PathBuf,
+    umask: &'static str,
 }
 
 impl ImageExport {
     pub(crate) fn new(store: &Store, profile: &Path, out: impl AsRef<Path>) -> Self {
         let environment = store.environment().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let export = Self { environment, arguments: Vec::new(), out: out.as_ref().to_owned() };
+        let export = Self { environment, arguments: Vec::new(), out: out.as_ref().to_owned(), umask: "022" };
         export.arg("--profile").arg(profile)
     }
 
@@ -43,6 +44,11 @@ impl ImageExport {
         self
     }
 
+    pub(crate) fn umask(mut self, umask: &'static str) -> Self {
+        self.umask = umask;
+        self
+    }
+
     /// Puts programs of the test's own before the real ones.
     pub(crate) fn programs_in(self, folder: &Path) -> Self {
         let mut path = folder.as_os_str().to_owned();
@@ -51,17 +57,24 @@ impl ImageExport {
         self.env("PATH", path)
     }
 
-    /// Status, stdout and stderr.
-    pub(crate) fn run(&self) -> (Option<i32>, String, String) {
-        let output = Command::new(installed().join("export-image"))
+    /// The command itself, for tests that look at it more closely.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", &format!("umask {}; exec \"$@\"", self.umask), "sh"])
+            .arg(installed().join("export-image"))
             .args(&self.arguments)
             .arg(&self.out)
             .env_clear()
             .envs(&self.environment)
             .current_dir(super::scratch())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Status, stdout and stderr.
+    pub(crate) fn run(&self) -> (Option<i32>, String, String) {
+        let output = self.command().output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use fs_err as fs;
 
-use super::{Beside, DIRECTORY_MODE, Item};
+use super::{Beside, DIRECTORY_MODE, Item, MOST_LINKS, Properties};
 use crate::failure::{hinted, shown};
 use crate::root::Owner;
 use crate::root::accounts::{Account, find_group, find_user};
@@ -15,8 +15,6 @@ use crate::store::StoreDirectory;
 
 const PASSWD: &str = "etc/passwd";
 const GROUP: &str = "etc/group";
-/// As many links as the kernel follows in one path (`path_resolution(7)`).
-const MOST_LINKS: usize = 40;
 
 impl Beside {
     /// Adds `account` to the root's `/etc/passwd` and `/etc/group`, whether they are the profile's, a folder's or those of every
@@ -25,7 +23,7 @@ impl Beside {
         let has_shell = self.items.contains_key(Path::new("bin/sh"));
         let mut left_alone = Vec::new();
         for place in [PASSWD, GROUP].map(Path::new) {
-            let Some((text, mode)) = self.read(place)? else {
+            let Some((text, mode)) = self.own_file(place)? else {
                 left_alone.push(place.to_owned());
                 continue;
             };
@@ -51,14 +49,15 @@ impl Beside {
 
     fn try_to_add_directory(&mut self, new: &NewDirectory, store: &StoreDirectory) -> anyhow::Result<()> {
         let place = self.follow(&new.path, store)?;
-        let owner = self.owner(new)?;
-        let (mode_there, owner_there) = match self.items.get(&place) {
-            Some(Item::Directory { mode, owner }) => (*mode, *owner),
-            _ => (DIRECTORY_MODE, Owner::ROOT),
+        let owner = self.owner(new, store)?;
+        let mut properties = match self.items.get(&place) {
+            Some(Item::Directory(there)) => there.clone(),
+            _ => Properties { mode: DIRECTORY_MODE, ..Properties::default() },
         };
-        let item = Item::Directory { mode: new.mode.unwrap_or(mode_there), owner: owner.unwrap_or(owner_there) };
-        self.parents(&place);
-        self.items.insert(place, item);
+        properties.mode = new.mode.unwrap_or(properties.mode);
+        properties.owner = owner.unwrap_or(properties.owner);
+        self.parents(&place)?;
+        self.items.insert(place, Item::Directory(properties));
         Ok(())
     }
 
@@ -73,7 +72,7 @@ impl Beside {
             }
             let next = here.join(&name);
             match self.items.get(&next) {
-                None | Some(Item::Directory { .. }) => here = next,
+                None | Some(Item::Directory(_)) => here = next,
                 Some(Item::Symlink(target)) => {
                     links += 1;
                     if links > MOST_LINKS {
@@ -96,16 +95,16 @@ impl Beside {
     }
 
     /// The owner that `new` names, with names as the root's own files have them.
-    fn owner(&self, new: &NewDirectory) -> anyhow::Result<Option<Owner>> {
+    fn owner(&self, new: &NewDirectory, store: &StoreDirectory) -> anyhow::Result<Option<Owner>> {
         let user = match &new.user {
             None => None,
             Some(Who::Number(number)) => Some((*number, *number)),
-            Some(Who::Name(name)) => Some(self.look_up(PASSWD, "user", name, |text| find_user(text, name))?),
+            Some(Who::Name(name)) => Some(self.look_up(store, PASSWD, "user", name, |text| find_user(text, name))?),
         };
         let group = match &new.group {
             None => None,
             Some(Who::Number(number)) => Some(*number),
-            Some(Who::Name(name)) => Some(self.look_up(GROUP, "group", name, |text| find_group(text, name))?),
+            Some(Who::Name(name)) => Some(self.look_up(store, GROUP, "group", name, |text| find_group(text, name))?),
         };
         Ok(match (user, group) {
             (None, None) => None,
@@ -116,20 +115,27 @@ impl Beside {
         })
     }
 
-    fn look_up<T>(&self, place: &str, what: &str, name: &str, find: impl Fn(&[u8]) -> Option<T>) -> anyhow::Result<T> {
-        let text = self.read(Path::new(place))?;
-        text.and_then(|(text, _)| find(&text)).ok_or_else(|| {
+    fn look_up<T>(
+        &self,
+        store: &StoreDirectory,
+        place: &str,
+        what: &str,
+        name: &str,
+        find: impl Fn(&[u8]) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let text = self.read(Path::new(place), store)?;
+        text.and_then(|text| find(&text)).ok_or_else(|| {
             let error = anyhow!("the root's `/{place}` has no {what} `{name}`");
             hinted(error, "add it with `--user` or `--rootfs`, or give a number")
         })
     }
 
-    /// Contents and mode of the file at `place`; `None` if it is none.
-    fn read(&self, place: &Path) -> anyhow::Result<Option<(Vec<u8>, u32)>> {
+    /// Contents and mode of the file at `place`; `None` if it is not a regular file.
+    fn own_file(&self, place: &Path) -> anyhow::Result<Option<(Vec<u8>, u32)>> {
         Ok(match self.items.get(place) {
             Some(Item::Text { contents, mode }) => Some((contents.clone(), *mode)),
-            Some(Item::File { from, mode, .. }) => Some((fs::read(from)?, *mode)),
-            Some(Item::Symlink(_) | Item::Directory { .. }) | None => None,
+            Some(Item::File { from, properties, .. }) => Some((fs::read(from)?, properties.mode)),
+            Some(Item::Symlink(_) | Item::Directory(_)) | None => None,
         })
     }
 }
@@ -179,14 +185,10 @@ mod tests {
         ] {
             let mut root = root();
             root.add_directory(&given.parse().unwrap(), &store()).unwrap();
-            let expected = Item::Directory { mode, owner: Owner { user, group } };
+            let expected = Item::directory(mode, Owner { user, group });
             assert_eq!(root.items.get(Path::new(place)), Some(&expected), "{given}");
             for parent in Path::new(place).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-                assert!(
-                    matches!(root.items.get(parent), Some(Item::Directory { .. })),
-                    "{given}: {}",
-                    parent.display()
-                );
+                assert!(matches!(root.items.get(parent), Some(Item::Directory(_))), "{given}: {}", parent.display());
             }
         }
         for (given, error) in [
@@ -209,7 +211,7 @@ mod tests {
     fn a_user_is_added_to_the_files_that_are_there() {
         let mut added = root();
         assert_eq!(added.add_account(&"app:7".parse().unwrap()).unwrap(), [""; 0].map(PathBuf::from));
-        let text = |place: &str| added.read(Path::new(place)).unwrap().unwrap();
+        let text = |place: &str| added.own_file(Path::new(place)).unwrap().unwrap();
         let expected = "root:x:0:0:::\nweb:x:33:44:::\napp:x:7:7:app:/home/app:/sbin/nologin\n";
         assert_eq!(text(PASSWD), (expected.into(), 0o640));
         assert_eq!(text(GROUP), ("root:x:0:\nwww:x:44:\napp:x:7:\n".into(), 0o640));

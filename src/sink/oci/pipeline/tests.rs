@@ -65,7 +65,7 @@ fn through(compression: Compression, threads: usize, layers: &[Vec<u8>]) -> (Vec
             Step::Before(next) => assert_eq!(next, written.len()),
             Step::Done(i, layer) => {
                 assert_eq!(i, written.len());
-                written.push(layer);
+                written.push(*layer);
             }
         }
         Ok(())
