@@ -31,7 +31,7 @@ const CERTIFICATES: &[&str] = &[
 /// Where packages have the time zones.
 const TIME_ZONES: &[&str] = &["share/zoneinfo"];
 
-/// The whole table, but for the users' home directories, which [`Account`] knows. The README lists it too.
+/// The whole table, but for the users' home directories, which [`Account`] knows. `docs/root-filesystem.md` lists it too.
 const TABLE: &[(&str, What)] = &[
     ("tmp", Directory(0o1777)),
     ("var/tmp", Directory(0o1777)),

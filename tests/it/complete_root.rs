@@ -52,16 +52,17 @@ fn a_root_has_the_table_and_nothing_else_beside_its_store() {
 }
 
 #[test]
-fn the_readme_lists_every_entry() {
-    let readme = fs_err::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+fn the_documents_list_every_entry() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/root-filesystem.md");
+    let page = fs_err::read_to_string(page).unwrap();
     let more = ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
     let links = ["/etc/pki/tls/certs/ca-bundle.crt", "/usr/lib/ssl/cert.pem", "/usr/share/zoneinfo", "/etc/zoneinfo"];
     let table = TABLE.iter().map(|(place, ..)| format!("/{place}")).chain(["/tmp".to_owned()]);
     for place in table.chain(more.into_iter().chain(links).map(str::to_owned)) {
-        let row = readme.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{place}`")));
+        let row = page.lines().any(|line| line.starts_with('|') && line.contains(&format!("`{place}`")));
         assert!(
             row || ["/etc", "/home", "/run", "/var"].contains(&place.as_str()),
-            "no row of the README has `{place}`"
+            "no row of docs/root-filesystem.md has `{place}`"
         );
     }
 }
