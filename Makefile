@@ -11,7 +11,7 @@ TARGET = $(shell musl=$(HOST:-gnu=-musl); test -d "$$(rustc --print sysroot)/lib
 BINARY = $(CURDIR)/target/$(TARGET)/release/nixkit
 RUNNER = CARGO_TARGET_$(shell echo $(HOST) | tr a-z- A-Z_)_RUNNER
 
-.PHONY: help build demo check check-msrv test stress bench bench-sync clean binary run-demo run-bench run-bench-sync lints unit-tests integration-tests stress-tests tests-passed
+.PHONY: help build demo check check-msrv test stress bench bench-sync docs clean binary run-demo run-docs run-bench run-bench-sync lints unit-tests integration-tests stress-tests tests-passed
 .NOTPARALLEL:
 
 help: ## List the targets
@@ -48,6 +48,10 @@ bench-sync: ## Time sync-dockerfile on a Dockerfile of 1 MB and a flake.lock of 
 	@.ci/set-up build
 	$(AGAIN) binary run-bench-sync
 
+docs: ## Generate the lists of options in docs/cli and the pictures in docs/pictures
+	@.ci/set-up docs
+	$(AGAIN) run-docs
+
 clean: ## Remove everything that was built here
 	@.ci/as-root rm -rf target/demo target/bench target/toolkit
 	cargo clean
@@ -57,6 +61,11 @@ clean: ## Remove everything that was built here
 binary:
 	RUSTFLAGS='-C target-feature=+crt-static -C relocation-model=static' cargo build --release --locked --target $(TARGET)
 	@echo "built $(BINARY) ($$(stat -c %s $(BINARY)) bytes)"
+
+run-docs:
+	cargo build --locked --bin nixkit
+	docs/cli/make target/debug/nixkit docs/cli
+	docs/pictures/make docs/pictures
 
 run-demo:
 	@.ci/as-root .ci/demo $(BINARY)

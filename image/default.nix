@@ -1,4 +1,4 @@
-# What the base image holds; README.md says how it is built. It may use only names that nixpkgs has had for
+# What the base image contains; ../docs/base-image.md says how it is built. It may use only names that nixpkgs has had for
 # years. All of them stand in `tools` and `foreign`, but for `buildEnv`.
 {
   # The tree of nixpkgs that the image has prefetched, and its commit, with the commit's date in seconds.

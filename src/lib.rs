@@ -1,7 +1,7 @@
 //! nixkit: one static binary with several names, for container images of software that Nix built.
 //!
 //! This page is the map of the code: which way data flows, who may import whom, and the conventions that
-//! hold everywhere. The README is for users.
+//! hold everywhere. README.md and `docs/` are for users.
 //!
 //! # The way through
 //!
@@ -62,7 +62,8 @@
 //!
 //! - An applet: a file in `src/applet/` with its clap arguments and `run`, and a row in [`applet::APPLETS`].
 //! - A link mode or an errno that has a meaning: [`sink::link`], with a row in its table test.
-//! - Something that every root has beside its store: a row of the table in `root::complete`, and in `docs/root-filesystem.md`.
+//! - Something that every root has beside its store: a row of the table in `root::complete`, and in
+//!   `docs/root-filesystem.md`.
 //! - What shares a layer with what: [`layers::split`], for images and layered exports alike.
 //! - A fact about a closure, such as what would go with what: [`closure::Graph`], said by `report::sizes`.
 //! - An option of bash that matters: [`bash::invocation`], with rows in its tests and in

@@ -1,5 +1,5 @@
 //! The scripts that bash runs for us, by way of `BASH_ENV`, traps and files in memory, and when it would.
-//! They must never print, change what a script sees beyond what the README lists, or change how it ends.
+//! They must never print, change what a script sees beyond what `docs/tmate.md` lists, or change how it ends.
 //!
 //! What shapes them, each seen with bash 5.2 (`tests/it/bash_fidelity.rs` holds it):
 //! - A trap's commands are traced by `set -x` and followed by a DEBUG trap, but redirections are neither. So

@@ -124,9 +124,9 @@ impl Refusal {
     pub fn hint(&self) -> String {
         match self {
             Self::NoServer | Self::PublicServer => {
-                "set `--server` and `--fingerprint`, or TMATE_SERVER_HOST and TMATE_SERVER_ED25519_FINGERPRINT; the \
-                 README's section \"A tmate server of your own\" shows how to run one in a minute \
-                 (`--public-server` tries ssh.tmate.io all the same)"
+                "set `--server` and `--fingerprint`, or TMATE_SERVER_HOST and TMATE_SERVER_ED25519_FINGERPRINT; \
+                 docs/tmate.md in nixkit's repository shows how to run your own server (`--public-server` tries \
+                 ssh.tmate.io anyway)"
                     .into()
             }
             Self::NoFingerprint { host, port } => {

@@ -1,34 +1,58 @@
-//! Runs the README: each `console` block in a fresh directory, its output compared with what stands there.
+//! Runs the documents: each `console` block in a new directory. Its output is compared with the block.
+
+mod links;
 
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use walkdir::WalkDir;
 
 use crate::support;
 
 /// A line that is only this stands for any lines, within a line for any characters.
 const ANYTHING: char = '…';
 
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every document in Markdown, by its path in the repository: README.md, and those in `docs`, `image` and `tests`.
+fn documents() -> Vec<(PathBuf, String)> {
+    let folders = ["docs", "image", "tests"].map(|folder| repository().join(folder));
+    let entries = folders.iter().flat_map(WalkDir::new).map(|entry| entry.unwrap().into_path());
+    let paths = entries.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    std::iter::once(repository().join("README.md"))
+        .chain(paths)
+        .map(|path| {
+            let text = fs_err::read_to_string(&path).unwrap();
+            (path.strip_prefix(repository()).unwrap().to_owned(), text)
+        })
+        .collect()
+}
+
 struct Example {
+    document: PathBuf,
     line: usize,
     command: String,
     output: Vec<String>,
 }
 
-/// The commands of one block with the output below each.
-fn examples(readme: &str) -> Vec<Vec<Example>> {
+/// The commands of each block with the output below each.
+fn examples(document: &Path, text: &str) -> Vec<Vec<Example>> {
     let mut blocks = Vec::new();
     let mut block: Option<Vec<Example>> = None;
-    for (number, line) in readme.lines().enumerate() {
+    for (number, line) in text.lines().enumerate() {
         match (&mut block, line) {
             (None, "```console") => block = Some(Vec::new()),
             (Some(_), "```") => blocks.extend(block.take()),
             (Some(examples), _) => match (line.strip_prefix("$ "), examples.last_mut()) {
                 (Some(command), _) => {
-                    examples.push(Example { line: number + 1, command: command.to_owned(), output: Vec::new() });
+                    let (document, command) = (document.to_owned(), command.to_owned());
+                    examples.push(Example { document, line: number + 1, command, output: Vec::new() });
                 }
                 (None, Some(example)) => example.output.push(line.to_owned()),
-                (None, None) => panic!("README.md:{}: output without a command", number + 1),
+                (None, None) => panic!("{}:{}: output without a command", document.display(), number + 1),
             },
             (None, _) => {}
         }
@@ -80,10 +104,9 @@ fn patterns_stand_for_what_they_should() {
 }
 
 #[test]
-fn the_readme_shows_what_happens() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let blocks = examples(&std::fs::read_to_string(repository.join("README.md")).unwrap());
-    assert!(blocks.len() >= 3, "only {} console blocks found", blocks.len());
+fn the_documents_show_what_happens() {
+    let blocks: Vec<_> = documents().iter().flat_map(|(path, text)| examples(path, text)).collect();
+    assert!(blocks.len() >= 9, "only {} console blocks found", blocks.len());
     let bin = tempfile::tempdir().unwrap();
     symlink(support::nixkit(), bin.path().join("nixkit")).unwrap();
     let installed = Command::new(support::nixkit()).arg("--install").arg(bin.path()).status().unwrap();
@@ -91,7 +114,7 @@ fn the_readme_shows_what_happens() {
     let path = format!("{}:{}", bin.path().display(), std::env::var("PATH").unwrap());
     for block in blocks {
         let folder = tempfile::tempdir().unwrap();
-        symlink(repository.join("tests"), folder.path().join("tests")).unwrap();
+        symlink(repository().join("tests"), folder.path().join("tests")).unwrap();
         // What one command exports, the next ones have.
         let mut exports = String::new();
         for example in block {
@@ -112,7 +135,8 @@ fn the_readme_shows_what_happens() {
             let lines: Vec<_> = text.lines().collect();
             assert!(
                 matches(&example.output, &lines),
-                "README.md:{}: `{}` printed\n{text}\ninstead of\n{}",
+                "{}:{}: `{}` printed\n{text}\ninstead of\n{}",
+                example.document.display(),
                 example.line,
                 example.command,
                 example.output.join("\n")

@@ -231,7 +231,7 @@ pub(super) const SAME: &[&str] = &[
     "type no-such-command",
 ];
 
-/// Scripts that may notice the scene, each in a way that the README lists. Without it nothing differs.
+/// Scripts that may notice the scene, each in a way that `docs/tmate.md` lists. Without it nothing differs.
 pub(super) const NOTICE: &[&str] = &[
     "trap -p",
     "set -v; echo a\nfalse",

@@ -3,8 +3,8 @@
 use crate::support::{Fake, SessionBuilder, folder};
 
 const NO_SERVER: &str = "hint: set `--server` and `--fingerprint`, or TMATE_SERVER_HOST and \
-     TMATE_SERVER_ED25519_FINGERPRINT; the README's section \"A tmate server of your own\" shows how to run one in a \
-     minute (`--public-server` tries ssh.tmate.io all the same)";
+     TMATE_SERVER_ED25519_FINGERPRINT; docs/tmate.md in nixkit's repository shows how to run your own server \
+     (`--public-server` tries ssh.tmate.io anyway)";
 const USAGE: &str = "hint: `start-tmate --help` explains the options";
 const KEYS: &str =
     "hint: each line is `KIND BASE64 [COMMENT]`, as in `~/.ssh/id_ed25519.pub`, without options before it";

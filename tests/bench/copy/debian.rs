@@ -21,7 +21,7 @@ pub(crate) struct Package {
     depends: Vec<Vec<String>>,
 }
 
-/// A package of the closure, as `benches/closure/default.nix` reads it.
+/// A package of the closure, as `tests/bench/closure/default.nix` reads it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Planned {
     pub(crate) name: String,

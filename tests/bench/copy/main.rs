@@ -6,7 +6,7 @@
 //!  pick       build      mkfs      time       numbers     judge        print
 //! ```
 //!
-//! `benches/README.md` says how it measures, and why so.
+//! `tests/bench/README.md` says how it measures, and why so.
 #![forbid(unsafe_code)]
 
 mod chart;

@@ -43,7 +43,7 @@ pub(crate) fn build(commands: &Commands, recipe: &Recipe, output: &Path, reposit
     fs_err::create_dir_all("/nix")?;
     commands.run(command("mount", ["--bind"]).arg(&store).arg("/nix"))?;
     let mut build = command("nix-build", ["--no-out-link"]);
-    build.arg(repository.join("benches/closure/default.nix")).arg("--argstr").arg("plan").arg(&plan_file);
+    build.arg(repository.join("tests/bench/closure/default.nix")).arg("--argstr").arg("plan").arg(&plan_file);
     build.args(["--arg", "smallFiles", &recipe.small_files.to_string()]);
     let built = commands.run(&mut build).context("cannot build the closure of the benchmark")?;
     let top = PathBuf::from(built.trim());
