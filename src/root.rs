@@ -26,8 +26,8 @@ pub enum Made {
     Directory {
         /// Its permissions, with the sticky bit: 0755 for most, 1777 for `/tmp`.
         mode: u32,
-        /// Root for all but home directories.
-        owner: Owner,
+        /// Whose it is, user and group: 0 for all but home directories.
+        owner: u32,
     },
     /// A symlink with this target.
     Symlink(PathBuf),
@@ -42,26 +42,7 @@ pub enum Made {
 
 impl Made {
     /// A directory that anybody may read and root may change.
-    pub const DIRECTORY: Self = Self::Directory { mode: 0o755, owner: Owner::ROOT };
-}
-
-/// The user and the group that own something, as numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The user.
-    pub user: u32,
-    /// The group.
-    pub group: u32,
-}
-
-impl Owner {
-    /// Root and its group.
-    pub const ROOT: Self = Self::same(0);
-
-    /// A user and the group with the same number.
-    pub const fn same(id: u32) -> Self {
-        Self { user: id, group: id }
-    }
+    pub const DIRECTORY: Self = Self::Directory { mode: 0o755, owner: 0 };
 }
 
 /// What is made beside the store. Paths are relative to the root; every parent is in it too.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::accounts::{self, Account, EMPTY, NO_SHELL};
 use super::merge::{Merged, MergedTree};
-use super::{Made, Owner, Plan};
+use super::{Made, Plan};
 use crate::store::StoreDirectory;
 
 /// What is at a place.
@@ -17,7 +17,7 @@ enum What {
     File(fn(&[Account], &Plan) -> String),
     /// A link to the first of these names that a profile has; without one there is none.
     Link(&'static [&'static str]),
-    /// A link with this target. It is relative: Docker 29.5 cannot mount below an absolute one.
+    /// A link with this target. It is relative: releases of Docker 29 fail to mount below an absolute one.
     Symlink(&'static str),
 }
 
@@ -109,7 +109,7 @@ pub(super) fn complete(plan: &mut Plan, profile: &MergedTree, store: &StoreDirec
         let place = Path::new(place);
         let made = match what {
             Directory(mode) => {
-                put_directory(plan, place, Made::Directory { mode: *mode, owner: Owner::ROOT });
+                put_directory(plan, place, Made::Directory { mode: *mode, owner: 0 });
                 continue;
             }
             File(text) => Made::File { contents: text(&accounts, plan).into_bytes(), mode: 0o644 },
@@ -123,7 +123,7 @@ pub(super) fn complete(plan: &mut Plan, profile: &MergedTree, store: &StoreDirec
     }
     for account in &accounts {
         if let Some((home, mode)) = account.home() {
-            put_directory(plan, Path::new(home), Made::Directory { mode, owner: Owner::same(account.id) });
+            put_directory(plan, Path::new(home), Made::Directory { mode, owner: account.id });
         }
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(lines(&plan), WITHOUT_PROFILE);
         assert_eq!(warnings, []);
         let directory = |place: &str| match plan.made[Path::new(place)] {
-            Made::Directory { mode, owner } => (mode, owner.user),
+            Made::Directory { mode, owner } => (mode, owner),
             _ => panic!("{place}"),
         };
         for (place, mode, owner) in [
@@ -239,7 +239,7 @@ mod tests {
         let (plan, warnings) = complete_root(&[profile], Some("app:7"));
         assert_eq!(text(&plan, "etc/passwd").lines().last(), Some("app:x:7:7:app:/home/app:/bin/sh"));
         assert!(text(&plan, "etc/group").contains("app:x:7:\n"));
-        assert_eq!(plan.made[Path::new("home/app")], Made::Directory { mode: 0o755, owner: Owner::same(7) });
+        assert_eq!(plan.made[Path::new("home/app")], Made::Directory { mode: 0o755, owner: 7 });
         assert_eq!(warnings, []);
         let (again, _) = complete_root(&[super::super::tests::profile("a", [])], Some("nonroot"));
         assert_eq!(text(&again, "etc/passwd").matches("nonroot:x").count(), 1);
@@ -292,7 +292,7 @@ mod tests {
         };
         for (path, mode) in [("tmp/profile", 0o1777), ("root/profile", 0o700)] {
             let parent = Path::new(path).parent().unwrap();
-            assert_eq!(made(path)[parent], Made::Directory { mode, owner: Owner::ROOT });
+            assert_eq!(made(path)[parent], Made::Directory { mode, owner: 0 });
         }
         for path in ["tmp", "etc", "root/profile", "var/empty", "var/run", "run", "proc/profile"] {
             let extent = Extent::Complete { user: None };

@@ -26,7 +26,6 @@ use super::target::Target;
 use super::{CallFailed, receipt::BesideStore};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
-use crate::root::Owner;
 
 /// Between the root's name and the random part of a draft's name.
 const INFIX: &[u8] = b".nixkit-";
@@ -167,8 +166,8 @@ impl Draft {
             let failed = |errno| CallFailed::new(format!("cannot finish `{}`", shown(&path)), errno);
             match *what {
                 Item::Directory { mode, owner } => {
-                    if owner != Owner::ROOT && geteuid().is_root() {
-                        let (user, group) = (owner.user.into(), owner.group.into());
+                    if owner != (0, 0) && geteuid().is_root() {
+                        let (user, group) = (owner.0.into(), owner.1.into());
                         match fchownat(nix::fcntl::AT_FDCWD, &path, Some(user), Some(group), NO_FOLLOW) {
                             Err(Errno::EINVAL | Errno::EPERM) => kept.push(place.to_owned()),
                             given => given.map_err(failed)?,

@@ -14,13 +14,15 @@ use walkdir::WalkDir;
 use super::entries::{self, Output, What};
 use crate::failure::shown;
 use crate::interrupt::Interrupt;
-use crate::root::{Made, Owner, Plan};
+use crate::root::{Made, Plan};
 use crate::store::StoreDirectory;
 
 /// Bytes of a file that are read at once.
 const BUFFER: usize = 256 * 1024;
 const DIRECTORY_MODE: u32 = 0o755;
 const LINK_MODE: u32 = 0o777;
+/// User and group.
+const ROOT: (u32, u32) = (0, 0);
 
 /// Everything in a root but store paths. Paths are relative to the root; every parent is in it too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub struct Beside {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sink) enum Item {
-    Directory { mode: u32, owner: Owner },
+    Directory { mode: u32, owner: (u32, u32) },
     Symlink(PathBuf),
     Text { contents: Vec<u8>, mode: u32 },
     File { from: PathBuf, mode: u32, size: u64 },
@@ -40,7 +42,7 @@ impl Beside {
     /// What `plan` makes.
     pub fn of(plan: &Plan) -> Self {
         let item = |made: &Made| match made {
-            Made::Directory { mode, owner } => Item::Directory { mode: *mode, owner: *owner },
+            Made::Directory { mode, owner } => Item::Directory { mode: *mode, owner: (*owner, *owner) },
             Made::Symlink(target) => Item::Symlink(target.clone()),
             Made::File { contents, mode } => Item::Text { contents: contents.clone(), mode: *mode },
         };
@@ -71,7 +73,7 @@ impl Beside {
             // A folder lends its mode, but a home stays its user's.
             let owner = match self.items.get(place) {
                 Some(Item::Directory { owner, .. }) => *owner,
-                _ => Owner::ROOT,
+                _ => ROOT,
             };
             Item::Directory { mode, owner }
         } else {
@@ -111,7 +113,7 @@ impl Beside {
     fn parents(&mut self, place: &Path) {
         for parent in place.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()) {
             if !matches!(self.items.get(parent), Some(Item::Directory { .. })) {
-                self.put(parent, Item::Directory { mode: DIRECTORY_MODE, owner: Owner::ROOT });
+                self.put(parent, Item::Directory { mode: DIRECTORY_MODE, owner: ROOT });
             }
         }
     }

@@ -5,7 +5,6 @@ use anyhow::{Context, bail};
 use tar::{EntryType, Header};
 
 use crate::failure::shown_bytes;
-use crate::root::Owner;
 
 /// Modification time of everything in a layer, in seconds since 1970: that of store paths.
 const TIME: u64 = 1;
@@ -33,15 +32,15 @@ pub(super) trait Output {
 
 /// Writes the header of `path`, which is relative to the root, with the permission bits `mode`. It is root's.
 pub(super) fn begin(to: &mut impl Output, path: &[u8], mode: u32, what: &What<'_>) -> anyhow::Result<()> {
-    begin_owned(to, path, mode, Owner::ROOT, what)
+    begin_owned(to, path, mode, (0, 0), what)
 }
 
-/// Writes a directory that may be another user's than root's.
-pub(super) fn owned_directory(to: &mut impl Output, path: &[u8], mode: u32, owner: Owner) -> anyhow::Result<()> {
+/// Writes a directory that belongs to a user and a group.
+pub(super) fn owned_directory(to: &mut impl Output, path: &[u8], mode: u32, owner: (u32, u32)) -> anyhow::Result<()> {
     begin_owned(to, path, mode, owner, &What::Directory)
 }
 
-fn begin_owned(to: &mut impl Output, path: &[u8], mode: u32, owner: Owner, what: &What<'_>) -> anyhow::Result<()> {
+fn begin_owned(to: &mut impl Output, path: &[u8], mode: u32, owner: (u32, u32), what: &What<'_>) -> anyhow::Result<()> {
     if path.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(WHITEOUT)) {
         bail!("`{}` cannot be in an image: a name that begins with `.wh.` means a deletion there", shown_bytes(path));
     }
@@ -62,8 +61,8 @@ fn begin_owned(to: &mut impl Output, path: &[u8], mode: u32, owner: Owner, what:
         long(to, EntryType::GNULongName, &name)?;
     }
     let mut header = header(kind, size, mode);
-    header.set_uid(owner.user.into());
-    header.set_gid(owner.group.into());
+    header.set_uid(owner.0.into());
+    header.set_gid(owner.1.into());
     let fields = header.as_gnu_mut().context("a header has no GNU fields")?;
     copy(&mut fields.name, &name);
     copy(&mut fields.linkname, target);

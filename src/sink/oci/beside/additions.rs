@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use fs_err as fs;
 
-use super::{Beside, DIRECTORY_MODE, Item};
+use super::{Beside, DIRECTORY_MODE, Item, ROOT};
 use crate::failure::{hinted, shown};
-use crate::root::Owner;
 use crate::root::accounts::{Account, find_group, find_user};
 use crate::root::new_directory::{NewDirectory, Who};
 use crate::store::StoreDirectory;
@@ -25,7 +24,7 @@ impl Beside {
         let has_shell = self.items.contains_key(Path::new("bin/sh"));
         let mut left_alone = Vec::new();
         for place in [PASSWD, GROUP].map(Path::new) {
-            let Some((text, mode)) = self.read(place)? else {
+            let Some((text, mode)) = self.file_at(place)? else {
                 left_alone.push(place.to_owned());
                 continue;
             };
@@ -57,7 +56,7 @@ impl Beside {
         let owner = self.owner(new)?;
         let (mode_there, owner_there) = match self.items.get(&place) {
             Some(Item::Directory { mode, owner }) => (*mode, *owner),
-            _ => (DIRECTORY_MODE, Owner::ROOT),
+            _ => (DIRECTORY_MODE, ROOT),
         };
         let item = Item::Directory { mode: new.mode.unwrap_or(mode_there), owner: owner.unwrap_or(owner_there) };
         self.parents(&place);
@@ -99,7 +98,7 @@ impl Beside {
     }
 
     /// The owner that `new` names, with names as the root's own files have them.
-    fn owner(&self, new: &NewDirectory) -> anyhow::Result<Option<Owner>> {
+    fn owner(&self, new: &NewDirectory) -> anyhow::Result<Option<(u32, u32)>> {
         let user = match &new.user {
             None => None,
             Some(Who::Number(number)) => Some((*number, *number)),
@@ -113,14 +112,14 @@ impl Beside {
         Ok(match (user, group) {
             (None, None) => None,
             (user, group) => {
-                let (user, own_group) = user.unwrap_or((0, 0));
-                Some(Owner { user, group: group.unwrap_or(own_group) })
+                let (user, own_group) = user.unwrap_or(ROOT);
+                Some((user, group.unwrap_or(own_group)))
             }
         })
     }
 
     fn look_up<T>(&self, place: &str, what: &str, name: &str, find: impl Fn(&[u8]) -> Option<T>) -> anyhow::Result<T> {
-        let text = self.read(Path::new(place))?;
+        let text = self.file_at(Path::new(place))?;
         text.and_then(|(text, _)| find(&text)).ok_or_else(|| {
             let error = anyhow!("the root's `/{place}` has no {what} `{name}`");
             hinted(error, "add it with `--user` or `--rootfs`, or give a number")
@@ -128,7 +127,7 @@ impl Beside {
     }
 
     /// Contents and mode of the file at `place`; `None` if it is none.
-    fn read(&self, place: &Path) -> anyhow::Result<Option<(Vec<u8>, u32)>> {
+    fn file_at(&self, place: &Path) -> anyhow::Result<Option<(Vec<u8>, u32)>> {
         Ok(match self.items.get(place) {
             Some(Item::Text { contents, mode }) => Some((contents.clone(), *mode)),
             Some(Item::File { from, mode, .. }) => Some((fs::read(from)?, *mode)),
@@ -154,7 +153,7 @@ mod tests {
             ("etc/passwd", file("root:x:0:0:::\nweb:x:33:44:::\n")),
             ("etc/group", file("root:x:0:\nwww:x:44:\n")),
             ("run", Made::DIRECTORY),
-            ("tmp", Made::Directory { mode: 0o1777, owner: Owner::ROOT }),
+            ("tmp", Made::Directory { mode: 0o1777, owner: 0 }),
             ("var", Made::DIRECTORY),
             ("var/run", Made::Symlink("../run".into())),
             ("lib", Made::Symlink("/nix/store/x/lib".into())),
@@ -182,7 +181,7 @@ mod tests {
         ] {
             let mut root = root();
             root.add_directory(&given.parse().unwrap(), &store()).unwrap();
-            let expected = Item::Directory { mode, owner: Owner { user, group } };
+            let expected = Item::Directory { mode, owner: (user, group) };
             assert_eq!(root.items.get(Path::new(place)), Some(&expected), "{given}");
             for parent in Path::new(place).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
                 assert!(
@@ -212,7 +211,7 @@ mod tests {
     fn a_user_is_added_to_the_files_that_are_there() {
         let mut added = root();
         assert_eq!(added.add_account(&"app:7".parse().unwrap()).unwrap(), [""; 0].map(PathBuf::from));
-        let text = |place: &str| added.read(Path::new(place)).unwrap().unwrap();
+        let text = |place: &str| added.file_at(Path::new(place)).unwrap().unwrap();
         let expected = "root:x:0:0:::\nweb:x:33:44:::\napp:x:7:7:app:/home/app:/sbin/nologin\n";
         assert_eq!(text(PASSWD), (expected.into(), 0o640));
         assert_eq!(text(GROUP), ("root:x:0:\nwww:x:44:\napp:x:7:\n".into(), 0o640));
