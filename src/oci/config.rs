@@ -12,7 +12,7 @@ use serde::{Deserialize as DeserializeDerive, Serialize};
 use super::healthcheck::Healthcheck;
 
 /// The largest number of a user or a group that Docker, podman and Kubernetes take.
-pub const LARGEST_ID: u32 = i32::MAX.cast_unsigned();
+pub const LARGEST_ID: u32 = u32::MAX >> 1;
 
 /// The settings of a container, as `config.md` of the OCI image specification names them, and what Docker adds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, DeserializeDerive)]

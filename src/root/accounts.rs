@@ -151,13 +151,35 @@ pub(super) fn group(accounts: &[Account]) -> String {
     text
 }
 
-/// Why a user cannot be added to a file of users.
+/// Why a user cannot be added to a file of users: its name or its number is another's.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Taken(String);
+pub struct Taken {
+    /// The name that the file has.
+    name: String,
+    /// With this number, if that can be read.
+    id: Option<u32>,
+    /// Whether it is the name that is taken.
+    is_same_name: bool,
+}
+
+impl Taken {
+    /// What to do.
+    pub fn hint(&self) -> String {
+        let Self { name, id, is_same_name } = self;
+        match id {
+            Some(id) if *is_same_name => format!("for the user that is there: `--user {name}:{id}`"),
+            _ if *is_same_name => "choose another name".to_owned(),
+            _ => "choose another number: `--user NAME:UID`".to_owned(),
+        }
+    }
+}
 
 impl std::fmt::Display for Taken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        match self.id {
+            Some(id) => write!(f, "it has `{}` with the number {id}", self.name),
+            None => write!(f, "it has `{}` without a number", self.name),
+        }
     }
 }
 
@@ -181,9 +203,12 @@ impl Account {
         match same {
             Some(entry) if entry.name == name && entry.id == id => return Ok(None),
             Some(entry) => {
-                let other = String::from_utf8_lossy(entry.name);
-                let number = entry.id.map_or_else(|| "no number".to_owned(), |id| id.to_string());
-                return Err(Taken(format!("it has `{other}` with {number}")));
+                let is_same_name = entry.name == name;
+                return Err(Taken {
+                    name: String::from_utf8_lossy(entry.name).into_owned(),
+                    id: entry.id,
+                    is_same_name,
+                });
             }
             None => {}
         }
@@ -306,11 +331,12 @@ mod tests {
             ("root:x:0:0::/:/s", Ok(Some("root:x:0:0::/:/s\napp:x:7:7:app:/home/app:/bin/sh\n"))),
             ("# app:x:8\n+::7:::\n", Ok(Some("# app:x:8\n+::7:::\napp:x:7:7:app:/home/app:/bin/sh\n"))),
             ("app:x:7:100:me:/:/s\n", Ok(None)),
-            ("app:x:8:7::/:/s\n", Err("it has `app` with 8")),
-            ("lp:x:7:7::/:/s\n", Err("it has `lp` with 7")),
-            ("app\n", Err("it has `app` with no number")),
+            ("app:x:8:7::/:/s\n", Err("it has `app` with the number 8; for the user that is there: `--user app:8`")),
+            ("lp:x:7:7::/:/s\n", Err("it has `lp` with the number 7; choose another number: `--user NAME:UID`")),
+            ("app\n", Err("it has `app` without a number; choose another name")),
         ] {
-            let added = app.added_to_passwd(text.as_bytes(), true).map_err(|taken| taken.to_string());
+            let added =
+                app.added_to_passwd(text.as_bytes(), true).map_err(|taken| format!("{taken}; {}", taken.hint()));
             let expected = passwd.map(|text| text.map(|text| text.as_bytes().to_vec())).map_err(str::to_owned);
             assert_eq!(added, expected, "{text}");
         }

@@ -17,7 +17,7 @@ enum What {
     File(fn(&[Account], &Plan) -> String),
     /// A link to the first of these names that a profile has; without one there is none.
     Link(&'static [&'static str]),
-    /// A link with this target. It is relative: Docker 29.5 cannot mount below an absolute one.
+    /// A link with this target. It is relative: releases of Docker 29 fail to mount below an absolute one.
     Symlink(&'static str),
 }
 

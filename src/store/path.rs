@@ -50,6 +50,12 @@ impl StoreDirectory {
         &self.real
     }
 
+    /// Where the file `path`, which is below the store directory, lies on this machine. `None` for other paths.
+    pub fn real_file(&self, path: &Path) -> Option<PathBuf> {
+        let inside = path.strip_prefix(&self.path).ok().filter(|inside| !inside.as_os_str().is_empty())?;
+        Some(self.real.join(inside))
+    }
+
     /// Where the files of `path` lie on this machine.
     pub fn real_path(&self, path: &StorePath) -> PathBuf {
         self.real.join(path.base_name())

@@ -135,9 +135,9 @@ fn what_cannot_be_added_is_said_and_nothing_is_written() {
     let export = Export::new(&store).profile(&path).root(&root);
     for (arguments, status, words) in [
         (["--rootfs", "missing"], 1, "cannot lay `missing` over the root"),
-        (["--rootfs", at("file").to_str().unwrap()], 1, "it is no directory"),
+        (["--rootfs", at("file").to_str().unwrap()], 1, "cannot lay `"),
         (["--rootfs", at("store").to_str().unwrap()], 1, "would lie in the store"),
-        (["--rootfs", at("pipe").to_str().unwrap()], 1, "is no file, directory or symlink"),
+        (["--rootfs", at("pipe").to_str().unwrap()], 1, "file, directory or symlink"),
         (["--mkdir", "var"], 2, "`var` is not an absolute path"),
         (["--mkdir", "/x:999"], 2, "`999` is not a mode: give up to four octal digits, such as 0750"),
         (

@@ -122,13 +122,17 @@ fn the_files_of_a_profile_win_and_a_user_is_added_to_them() {
     let again = folder.path().join("again");
     export.clone().args(["--user", "me:1"]).root(&again).exports();
     assert_eq!(fs_err::read_to_string(again.join("etc/passwd")).unwrap(), "me:x:1:1::/:/bin/me");
-    for (user, taken) in [("app:1", "it has `me` with 1"), ("me:2", "it has `me` with 1"), ("me", "it has `me` with 1")]
-    {
+    let one = "it has `me` with the number 1";
+    for (user, hint) in [
+        ("app:1", "choose another number: `--user NAME:UID`"),
+        ("me:2", "for the user that is there: `--user me:1`"),
+        ("me", "for the user that is there: `--user me:1`"),
+    ] {
         let id = user.split_once(':').map_or("1000", |(_, id)| id);
         let name = user.split_once(':').map_or(user, |(name, _)| name);
         let message = format!(
-            "export-profile: error: cannot add user `{name}` ({id}) to `/etc/passwd`: {taken}\n\
-             hint: choose another name or number: `--user NAME:UID`\n"
+            "export-profile: error: cannot add user `{name}` ({id}) to `/etc/passwd`: {one}\n\
+             hint: {hint}\n"
         );
         export.clone().args(["--user", user]).root(folder.path().join("refused")).refuses(1, &message);
     }

@@ -20,7 +20,10 @@ fn export(root: &Path) -> Export {
 /// What [`Export::exports`] leaves in a mount point that was empty.
 fn top_of(store: &Store) -> Vec<String> {
     let first = store.directory.iter().nth(1).unwrap().to_str().unwrap();
-    let mut names = ["bin", "etc", "home", "root", "run", "tmp", "usr", "var", first].map(String::from).to_vec();
+    let mut names =
+        ["bin", "dev", "etc", "home", "nix", "opt", "proc", "root", "run", "sys", "tmp", "usr", "var", first]
+            .map(String::from)
+            .to_vec();
     names.sort();
     names.dedup();
     names

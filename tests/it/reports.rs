@@ -149,7 +149,8 @@ fn a_receipt_has_every_key_and_no_other() {
         "symlinks": 1,
         "bytes": 16,
         "layers": [],
-        "besideStore": { "directories": above + 1, "symlinks": 1, "files": 0 },
+        // `/run`, and `/nix` for the link there: this store lies elsewhere.
+        "besideStore": { "directories": above + 2, "symlinks": 2, "files": 0 },
         "hardLinked": { "count": 3, "bytes": 16 },
         "sharesStore": true,
         "reflinked": none,

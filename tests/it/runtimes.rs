@@ -128,6 +128,34 @@ fn run_read_only(root: &Path, script: &str) -> Option<(Option<i32>, String, Stri
 }
 
 #[test]
+fn a_plain_runtime_that_brings_no_files_finds_what_programs_expect() {
+    let (store, profile) = shell();
+    let folder = folder();
+    let root = folder.path().join("root");
+    Export::new(store).profile(profile).root(&root).exports();
+    let nobody = |script: &str| {
+        let container = Container::new(&root)?.user(65534);
+        Some(container.run(&["/bin/bash", "-c", script]))
+    };
+    // bash says how far it came: to the address, where nobody listens.
+    let Some((_, _, errors)) = nobody(": >/dev/tcp/localhost/1") else { return };
+    assert!(errors.contains("localhost/1: Connection refused"), "{errors}");
+    for (script, expected) in [
+        ("while read -r _ place _; do [[ $place != /proc ]] || echo $place; done </etc/mtab", "/proc\n"),
+        ("id -un; echo ~; : >~/x || echo read-only", "nobody\n/var/empty\nread-only\n"),
+        ("cd /var/run && pwd -P; hostname=$(</etc/hostname); echo ${#hostname}; cat /etc/resolv.conf", "/run\n0\n"),
+        ("stat -c %a:%u /proc /sys /opt /usr/local/bin /var/{cache,lib,log} | sort -u", "555:0\n755:0\n"),
+        (
+            "[[ $(</etc/os-release) == *ID=nixkit* && $(</etc/nsswitch.conf) == *'hosts: files dns'* ]] && echo ok",
+            "ok\n",
+        ),
+    ] {
+        let (status, said, errors) = nobody(script).unwrap();
+        assert_eq!((status, said.as_str()), (Some(0), expected), "{script}: {errors}");
+    }
+}
+
+#[test]
 fn certificates_that_are_mounted_over_one_place_are_seen_in_all() {
     let (store, profile) = shell();
     let folder = folder();

@@ -133,10 +133,9 @@ impl Beside {
                 }
                 Some(Item::Directory(_)) | None => return Ok(None),
             };
-            if target.starts_with(store.as_path()) {
-                // A store path may hold a link to something outside of it, which is not in the image.
-                let real = store.real().join(target.strip_prefix(store.as_path())?);
-                let inside = fs::canonicalize(real).ok().filter(|file| file.starts_with(store.real()));
+            if let Some(file) = store.real_file(&target) {
+                // A store path may hold a link to something outside of it, which is not in the root.
+                let inside = fs::canonicalize(file).ok().filter(|file| file.starts_with(store.real()));
                 return inside.filter(|file| file.is_file()).map(fs::read).transpose().map_err(Into::into);
             }
             place = below_root(&target);

@@ -79,8 +79,8 @@ pub fn read_texts<'a>(
         Node::Leaf { leads_to } => Some(leads_to),
         _ => None,
     });
-    let is_file = |path: &&PathBuf| path.starts_with(store.as_path()) && path.as_path() != store.as_path();
-    leaves.filter(is_file).map(|path| Ok((path.clone(), fs::read(path)?))).collect()
+    let files = leaves.filter_map(|path| Some((path, store.real_file(path)?)));
+    files.map(|(path, file)| Ok((path.clone(), fs::read(file)?))).collect()
 }
 
 /// Where a name leads.
@@ -255,7 +255,7 @@ mod tests {
         fs::create_dir_all(package.join("etc/deep")).unwrap();
         fs::create_dir_all(package.join("bin")).unwrap();
         fs::write(package.join("etc/deep/file"), "").unwrap();
-        fs::write(package.join("bin/sh"), "").unwrap();
+        fs::write(package.join("bin/sh"), "text").unwrap();
         for (name, target) in [
             ("etc/package", "../../package/etc"),
             ("etc/dotted", ".././../package/./etc/"),
@@ -305,6 +305,9 @@ mod tests {
         ] {
             assert_eq!(at(&tree, path), expected.as_ref(), "{path}");
         }
+        let names = ["straight", "host", "own", "none"].map(OsStr::new);
+        let texts = read_texts(&tree, names.into_iter(), &store).unwrap();
+        assert_eq!(texts, BTreeMap::from([(package.join("bin/sh"), b"text".to_vec())]));
         let everything = read(&profile, Wanted::Everything);
         assert_eq!(at(&everything, "etc"), at(&tree, "etc"));
         assert_eq!(read(&package.join("bin/sh"), Wanted::Everything), Tree::new());

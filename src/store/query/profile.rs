@@ -87,10 +87,8 @@ pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
     let mut path = name.to_owned();
     for _ in 0..MOST_LINKS {
         // In a chroot store, links name store paths as Nix does, and not by where their files are.
-        if store.real() != store.as_path()
-            && let Ok(inside) = path.strip_prefix(store.as_path())
-        {
-            path = store.real().join(inside);
+        if store.real() != store.as_path() {
+            path = store.real_file(&path).unwrap_or(path);
         }
         // `x/.` and `x/..` name a directory by where it lies, not by a link that could be followed.
         let Some(last) = path.file_name().filter(|_| !path.as_os_str().is_empty()) else {

@@ -240,10 +240,10 @@ fn any_state(number: u64) -> impl Strategy<Value = CommitState> {
 fn check_laws(states: [CommitState; 3], known: [bool; 3], latest: u64) -> Result<(), TestCaseError> {
     let updates: Vec<_> = (1..=3).map(update).collect();
     let commits: BTreeMap<_, _> = (1..)
-        .zip(&states)
+        .zip(states)
         .zip(known)
         .filter(|(_, known)| *known)
-        .map(|((number, state), _)| (commit(number), state.clone()))
+        .map(|((number, state), _)| (commit(number), state))
         .collect();
     let latest = (latest > 0).then(|| index(&update(latest), &[]).pointed);
     let state = ChannelState { commits, latest };

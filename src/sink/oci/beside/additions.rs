@@ -33,7 +33,10 @@ impl Beside {
                 account.added_to_group(&text)
             };
             let failed = || format!("cannot add user `{}` ({}) to `/{}`", account.name, account.id, shown(place));
-            let added = added.map_err(|taken| hinted(taken, "choose another name or number: `--user NAME:UID`"));
+            let added = added.map_err(|taken| {
+                let hint = taken.hint();
+                hinted(taken, hint)
+            });
             if let Some(contents) = added.with_context(failed)? {
                 self.items.insert(place.to_owned(), Item::Text { contents, mode });
             }
@@ -109,7 +112,7 @@ impl Beside {
         Ok(match (user, group) {
             (None, None) => None,
             (user, group) => {
-                let (user, own_group) = user.unwrap_or((0, 0));
+                let (user, own_group) = user.unwrap_or_default();
                 Some(Owner { user, group: group.unwrap_or(own_group) })
             }
         })
@@ -216,7 +219,7 @@ mod tests {
         assert_eq!(text(PASSWD), (expected.into(), 0o640));
         assert_eq!(text(GROUP), ("root:x:0:\nwww:x:44:\napp:x:7:\n".into(), 0o640));
         let taken = format!("{:#}", root().add_account(&"app:33".parse().unwrap()).unwrap_err());
-        assert_eq!(taken, "cannot add user `app` (33) to `/etc/passwd`: it has `web` with 33");
+        assert_eq!(taken, "cannot add user `app` (33) to `/etc/passwd`: it has `web` with the number 33");
         let mut link = root();
         link.items.insert(PASSWD.into(), Item::Symlink("../run/passwd".into()));
         assert_eq!(link.add_account(&"app:7".parse().unwrap()).unwrap(), [PathBuf::from(PASSWD)]);
