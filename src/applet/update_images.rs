@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser};
-use fs_err as fs;
 
 use crate::call::{Program, Tries};
 use crate::channel::source::Source;
 use crate::channel::{Channel, Commit, Heads, Unselected, Update, release_of, select, updates, window};
 use crate::failure::{Interrupted, Usage, hinted, shown};
+use crate::input;
 use crate::interrupt::Interrupt;
 use crate::registry::skopeo::Skopeo;
 use crate::report::{Level, Voice};
@@ -183,7 +183,7 @@ impl<'a> Updater<'a> {
             return Err(Usage("`--commit` needs one `--channel`: the same commit may be in several".into()).into());
         }
         let file = arguments.config.clone().unwrap_or_else(|| arguments.recipe.join(SETTINGS));
-        let text = fs::read_to_string(&file).map_err(|error| {
+        let text = input::read_text(&file, input::LIMIT).map_err(|error| {
             hinted(error, "run this in a checkout, or name the settings with `--config` and the recipe with `--recipe`")
         })?;
         let config = Config::parse(&text).with_context(|| format!("cannot understand `{}`", shown(&file)))?;

@@ -8,6 +8,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("progress", &[]),
     ("interrupt", &["failure"]),
+    ("input", &["failure"]),
+    ("nixpkgs", &["nixpkgs"]),
     ("program", &["failure", "interrupt"]),
     ("call", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
@@ -17,21 +19,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("oci", &["failure", "oci"]),
     ("root", &["failure", "root", "store"]),
     // Reads Dockerfiles and judges them; knows no pins.
-    ("dockerfile", &["dockerfile"]),
+    ("dockerfile", &["dockerfile", "failure", "nixpkgs"]),
     // Reads what niv, npins and flakes write; knows no Dockerfiles.
-    ("pins", &["failure", "pins"]),
+    ("pins", &["failure", "nixpkgs", "pins"]),
     ("closure", &["closure", "store"]),
     ("sbom", &["closure", "store"]),
-    ("sink::replace", &["failure"]),
+    ("sink::replace", &["failure", "input"]),
     // Each asks through `call`; the rest of both is pure.
     ("channel::source", &["call", "channel"]),
-    ("channel", &["channel"]),
+    ("channel", &["channel", "nixpkgs"]),
     ("registry::skopeo", &["call", "failure", "oci", "registry"]),
     ("registry", &["oci", "registry"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
-    ("sink", &["failure", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
+    ("sink", &["failure", "input", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
     // Processes, sockets and files of a session; the rest of `tmate` decides.
     ("sys", &[]),
     ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
@@ -53,6 +55,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
 const PURE: &[&str] = &[
     "failure",
+    "nixpkgs",
     "closure",
     "sbom",
     "progress",

@@ -1,4 +1,5 @@
-//! Runs the README: each `console` block in a fresh directory, its output compared with what stands there.
+//! Runs the README and the pages in `docs`: each `console` block in a fresh directory, its output compared with the
+//! block's.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,11 +16,11 @@ struct Example {
     output: Vec<String>,
 }
 
-/// The commands of one block with the output below each.
-fn examples(readme: &str) -> Vec<Vec<Example>> {
+/// The commands of each block in `page`, called `name`, with the output below each.
+fn examples(name: &str, page: &str) -> Vec<Vec<Example>> {
     let mut blocks = Vec::new();
     let mut block: Option<Vec<Example>> = None;
-    for (number, line) in readme.lines().enumerate() {
+    for (number, line) in page.lines().enumerate() {
         match (&mut block, line) {
             (None, "```console") => block = Some(Vec::new()),
             (Some(_), "```") => blocks.extend(block.take()),
@@ -28,7 +29,7 @@ fn examples(readme: &str) -> Vec<Vec<Example>> {
                     examples.push(Example { line: number + 1, command: command.to_owned(), output: Vec::new() });
                 }
                 (None, Some(example)) => example.output.push(line.to_owned()),
-                (None, None) => panic!("README.md:{}: output without a command", number + 1),
+                (None, None) => panic!("{name}:{}: output without a command", number + 1),
             },
             (None, _) => {}
         }
@@ -81,9 +82,26 @@ fn patterns_stand_for_what_they_should() {
 
 #[test]
 fn the_readme_shows_what_happens() {
+    assert!(shows_what_happens("README.md") >= 3, "only few console blocks were found");
+}
+
+#[test]
+fn the_other_pages_show_what_happens() {
+    let mut blocks = 0;
+    for page in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap() {
+        let path = page.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            blocks += shows_what_happens(&format!("docs/{}", path.file_name().unwrap().display()));
+        }
+    }
+    assert!(blocks >= 1, "no console blocks were found");
+}
+
+/// Runs the blocks of a page, and returns how many it has.
+fn shows_what_happens(page: &str) -> usize {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let blocks = examples(&std::fs::read_to_string(repository.join("README.md")).unwrap());
-    assert!(blocks.len() >= 3, "only {} console blocks found", blocks.len());
+    let blocks = examples(page, &std::fs::read_to_string(repository.join(page)).unwrap());
+    let count = blocks.len();
     let bin = tempfile::tempdir().unwrap();
     symlink(support::nixkit(), bin.path().join("nixkit")).unwrap();
     let installed = Command::new(support::nixkit()).arg("--install").arg(bin.path()).status().unwrap();
@@ -112,11 +130,12 @@ fn the_readme_shows_what_happens() {
             let lines: Vec<_> = text.lines().collect();
             assert!(
                 matches(&example.output, &lines),
-                "README.md:{}: `{}` printed\n{text}\ninstead of\n{}",
+                "{page}:{}: `{}` printed\n{text}\ninstead of\n{}",
                 example.line,
                 example.command,
                 example.output.join("\n")
             );
         }
     }
+    count
 }
