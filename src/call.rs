@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -41,13 +41,22 @@ pub struct Program {
 pub struct Call {
     arguments: Vec<OsString>,
     variables: Vec<(&'static str, OsString)>,
+    input: Vec<u8>,
     limit: Duration,
 }
 
 impl Call {
     /// A call that may take as long as `limit`.
     pub fn new<A: Into<OsString>>(limit: Duration, arguments: impl IntoIterator<Item = A>) -> Self {
-        Self { arguments: arguments.into_iter().map(Into::into).collect(), variables: Vec::new(), limit }
+        let arguments = arguments.into_iter().map(Into::into).collect();
+        Self { arguments, variables: Vec::new(), input: Vec::new(), limit }
+    }
+
+    /// Sets what it reads from its standard input. Every user of the machine can read a command line, but not this.
+    #[must_use]
+    pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = input.into();
+        self
     }
 
     /// Adds an argument.
@@ -146,16 +155,23 @@ impl Program {
         for secret in SECRETS {
             command.env_remove(secret);
         }
-        command
+        let mut child = command
             .args(&call.arguments)
             .envs(call.variables.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(if call.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(stdout)
             .stderr(stderr)
             // A group of its own, so that what it starts ends with it.
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot run `{}`", shown(&self.path)))
+            .with_context(|| format!("cannot run `{}`", shown(&self.path)))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            let input = call.input.clone();
+            // In a thread, since the program may print before it reads. One that fails at once does not read it: its
+            // own message says more than the broken pipe.
+            std::thread::spawn(move || stdin.write_all(&input));
+        }
+        Ok(child)
     }
 
     /// Reads `pipe` to its end, or until the program has ended: what it left behind may hold the pipe open.
@@ -291,6 +307,17 @@ mod tests {
         let answer = program.ask(&call).unwrap();
         assert_eq!((answer.stdout.as_slice(), answer.stderr.as_str()), (&b"out\n"[..], "err\n"));
         assert_eq!(answer.status.code(), Some(3));
+    }
+
+    #[test]
+    fn input_is_read_and_a_program_need_not_read_it() {
+        let (program, call) = shell(60, "cat");
+        let large = vec![b'x'; 1 << 20];
+        assert_eq!(program.ask(&call.input(large.clone())).unwrap().stdout, large);
+        let (program, call) = shell(60, "exit 3");
+        assert_eq!(program.ask(&call.input(large)).unwrap().status.code(), Some(3));
+        let (program, call) = shell(60, "cat");
+        assert_eq!(program.ask(&call).unwrap().stdout, b"");
     }
 
     #[test]

@@ -5,12 +5,11 @@
 //! listing of releases. Only [`source`] asks for either; all else here is pure.
 
 mod listing;
-mod name;
 mod refs;
 mod release;
 pub mod source;
 
+pub use crate::nixpkgs::{Channel, Commit, Release};
 pub use listing::{Listing, MOST_PAGES, parse_page, prefix};
-pub use name::{Channel, Commit};
 pub use refs::{Heads, Selection, Unselected, parse_heads, select};
-pub use release::{Release, Update, release_of, updates, window};
+pub use release::{Update, release_of, updates, window};

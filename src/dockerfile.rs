@@ -8,8 +8,8 @@
 //!       ──text::read (files that are no Dockerfiles)───▶
 //! ```
 //!
-//! [`scanner`], [`words`], [`heredoc`] and [`expand`] are a port of the rules of `BuildKit`'s
-//! `frontend/dockerfile/parser` and `frontend/dockerfile/shell` (read at v0.26 and newer): a file has the
+//! [`scanner`], [`words`], [`heredoc`], [`expand`] and [`instructions`] are a port of the rules of `BuildKit`'s
+//! `frontend/dockerfile/parser`, `shell` and `instructions` (read at v0.26 and newer): a file has the
 //! instructions that `docker build` sees in it, no more and no fewer. What is added to them is where each
 //! character stands in the file, through continuations, quotes, escapes and variables.
 
@@ -18,6 +18,7 @@ pub mod diff;
 pub mod expand;
 pub mod heredoc;
 pub mod images;
+pub mod instructions;
 pub mod pattern;
 pub mod reference;
 pub mod rewrite;
@@ -82,7 +83,7 @@ pub enum Meaning {
 /// Why `BuildKit` would not build a file, and on which line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Where, from 1.
+    /// Where, from 1; 0 for the file as a whole.
     pub line: usize,
     /// Why.
     pub reason: Reason,
@@ -115,8 +116,46 @@ pub enum Reason {
     StageName,
     /// The image of a FROM is empty, whatever is given by `--build-arg`.
     BlankImage,
-    /// `ONBUILD FROM`.
-    OnbuildFrom,
+    /// The image of a FROM is not a reference.
+    Reference,
+    /// `ONBUILD FROM` or `ONBUILD MAINTAINER`.
+    OnbuildTrigger,
+    /// `ONBUILD ONBUILD`.
+    OnbuildOnbuild,
+    /// There is no FROM.
+    NoFrom,
+    /// An instruction other than ARG before the first FROM.
+    NoStageYet,
+    /// A word that is not an instruction.
+    UnknownInstruction,
+    /// A flag that the instruction does not have.
+    UnknownFlag,
+    /// A flag that may be given once is given twice.
+    FlagTwice,
+    /// A flag without the value that it needs.
+    FlagWithoutValue,
+    /// A flag with another value than it takes.
+    FlagValue,
+    /// The fields of `--mount` are not separated as in CSV.
+    MountFields,
+    /// `--mount=from=$NAME`.
+    MountVariable,
+    /// An instruction that needs an argument has none.
+    NoArgument,
+    /// ADD or COPY with a source only.
+    NoDestination,
+    /// ADD or COPY to a heredoc.
+    HeredocDestination,
+    /// `ENV =value` and the like.
+    BlankName,
+    /// SHELL takes a JSON array only.
+    NotJson,
+    /// `VOLUME ""`.
+    BlankVolume,
+    /// HEALTHCHECK takes NONE, or CMD with a command.
+    Healthcheck,
+    /// A variable has a form that is not known.
+    Variable(&'static str),
 }
 
 impl fmt::Display for Reason {
@@ -134,7 +173,26 @@ impl fmt::Display for Reason {
             Self::FromArguments => "FROM requires either one or three arguments",
             Self::StageName => "the name of the build stage is invalid",
             Self::BlankImage => "the image is empty",
-            Self::OnbuildFrom => "FROM is not allowed as an ONBUILD trigger",
+            Self::Reference => "invalid reference format",
+            Self::OnbuildTrigger => "FROM and MAINTAINER are not allowed as ONBUILD triggers",
+            Self::OnbuildOnbuild => "ONBUILD ONBUILD is not allowed",
+            Self::NoFrom => "the file has no FROM",
+            Self::NoStageYet => "only ARG may be before the first FROM",
+            Self::UnknownInstruction => "unknown instruction",
+            Self::UnknownFlag => "unknown flag",
+            Self::FlagTwice => "the same flag is given twice",
+            Self::FlagWithoutValue => "missing a value on a flag",
+            Self::FlagValue => "a flag has an invalid value",
+            Self::MountFields => "the fields of `--mount` cannot be read",
+            Self::MountVariable => "`from` does not support variables, define a stage instead",
+            Self::NoArgument => "the instruction needs an argument",
+            Self::NoDestination => "ADD and COPY need at least two arguments",
+            Self::HeredocDestination => "ADD and COPY cannot have a heredoc as their destination",
+            Self::BlankName => "a name is blank",
+            Self::NotJson => "SHELL requires its arguments in JSON form",
+            Self::BlankVolume => "a volume is blank",
+            Self::Healthcheck => "HEALTHCHECK takes NONE, or CMD with a command",
+            Self::Variable(text) => text,
         })
     }
 }

@@ -20,6 +20,24 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// A signal ended the run after something had been published. Exit status 128 + `signal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// The signal's number.
+    pub signal: i32,
+    /// What was done, as a sentence.
+    pub done: String,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = nix::sys::signal::Signal::try_from(self.signal).map_or("a signal", |s| s.as_str());
+        write!(f, "interrupted by {name}; {}", self.done)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// The command line was understood word by word but asks for something that makes no sense. Exit status 2.
 #[derive(Debug)]
 pub struct Usage(
@@ -92,6 +110,11 @@ impl Hinted {
     /// Whether the error itself is a `T`.
     pub fn is<T: fmt::Display + fmt::Debug + Send + Sync + 'static>(&self) -> bool {
         self.error.is::<T>()
+    }
+
+    /// The error itself, if it is a `T`.
+    pub fn downcast_ref<T: fmt::Display + fmt::Debug + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.error.downcast_ref()
     }
 }
 

@@ -101,7 +101,9 @@ pub mod failure;
 pub mod applet;
 pub mod call;
 pub mod file;
+pub mod input;
 pub mod interrupt;
+pub mod nixpkgs;
 pub mod program;
 pub mod store;
 

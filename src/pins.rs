@@ -1,6 +1,6 @@
 //! Which commit of nixpkgs a file of niv, npins, flakes or Nix itself pins.
-//! It must never read a file, and never put anything of one into an error but names of inputs: the files may
-//! hold access tokens.
+//! It must never read a file, and never put anything of one into an error but the names of inputs and repositories:
+//! the files may hold access tokens.
 //!
 //! A file is known by its content, not by its name. The formats are described where they are read.
 
@@ -8,8 +8,9 @@ mod expression;
 mod flake;
 mod niv;
 mod npins;
-mod place;
+mod origin;
 pub mod tree;
+mod url;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,34 +18,34 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use place::{is_channel, release_directory};
+use crate::nixpkgs::{Channel, Revision};
+pub use origin::Origin;
 
 /// A pin of nixpkgs, as far as its file tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
     /// Which tool wrote the file.
     pub kind: Kind,
-    /// 40 hexadecimal digits, or the first ones of them.
-    pub revision: String,
-    /// Only where the file states one with a channel's name.
-    pub channel: Option<String>,
-    /// Where a channel's release lies, whose `git-revision` is the whole revision.
+    /// The commit, or its first digits.
+    pub revision: Revision,
+    /// The channel, if the file names one.
+    pub channel: Option<Channel>,
+    /// The URL of a channel's release, in which `git-revision` has the whole commit.
     pub release: Option<String>,
-    /// The SHA-256 of the NAR of its tree, where the revision is not whole.
+    /// The SHA-256 of the NAR of its tree, if the commit is not whole.
     pub nar_hash: Option<[u8; 32]>,
+    /// The repository that the commit belongs to.
+    pub origin: Origin,
+    /// The pin of nixpkgs itself, if this is a flake that adds patches to it and has it as an input.
+    pub upstream: Option<Box<Pin>>,
 }
 
 impl Pin {
-    /// Whether the revision has all its digits.
-    pub fn is_whole(&self) -> bool {
-        self.revision.len() == place::WHOLE
-    }
-
     /// Whether both name the same commit, and no two channels.
     pub fn agrees_with(&self, other: &Self) -> bool {
         let channels = self.channel.as_ref().zip(other.channel.as_ref());
-        let (short, long) = if self.revision.len() < other.revision.len() { (self, other) } else { (other, self) };
-        long.revision.starts_with(&short.revision) && channels.is_none_or(|(own, other)| own == other)
+        let (own, theirs) = (self.revision.digits(), other.revision.digits());
+        (own.starts_with(theirs) || theirs.starts_with(own)) && channels.is_none_or(|(own, other)| own == other)
     }
 }
 
@@ -78,6 +79,8 @@ impl Kind {
 pub enum Problem {
     /// It is none of the formats.
     Unknown,
+    /// It is the file of another tool, which is not read.
+    OtherTool(&'static str),
     /// It is broken JSON, at this line and column.
     Json(usize, usize),
     /// What stands at the named place is not what its format has there.
@@ -92,31 +95,42 @@ pub enum Problem {
     Follows,
     /// A Nix expression without a literal URL of nixpkgs.
     NoUrl,
+    /// A Nix expression that fetches nixpkgs in a way that is not read.
+    NotRead(&'static str),
     /// A Nix expression with several, on these lines.
     Several(Vec<usize>),
 }
 
 impl Problem {
-    /// Whether another file may do instead: this one is not about the input.
+    /// Whether another file may have the pin: this one does not have the input.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::Unknown | Self::NoInput(_) | Self::NoUrl)
+        matches!(self, Self::Unknown | Self::OtherTool(_) | Self::NoInput(_) | Self::NoUrl | Self::NotRead(_))
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown => f.write_str("it is no file of niv, npins or flakes, and no Nix expression"),
+            Self::Unknown => {
+                f.write_str("it is not a file of niv or npins, not a `flake.lock`, and not a Nix expression")
+            }
+            Self::OtherTool(tool) => {
+                write!(f, "it is {tool}; only files of niv and npins, `flake.lock` and Nix expressions are read")
+            }
             Self::Json(line, column) => write!(f, "it is not valid JSON at line {line}, column {column}"),
             Self::Shape(what) => write!(f, "{what}"),
             Self::Version(kind, version) => {
                 write!(f, "version {version} of its format is not one that {} has", kind.name())
             }
             Self::NoInput(inputs) if inputs.is_empty() => f.write_str("it has no inputs"),
-            Self::NoInput(inputs) => write!(f, "it has no such input, but `{}`", inputs.join("`, `")),
+            Self::NoInput(inputs) => {
+                let names = inputs.iter().map(|name| if name.is_empty() { "\"\"" } else { name.as_str() });
+                write!(f, "it has no such input, but `{}`", names.collect::<Vec<_>>().join("`, `"))
+            }
             Self::NoRevision => f.write_str("the input names no commit"),
             Self::Follows => f.write_str("the input follows another one that is not there, or itself"),
-            Self::NoUrl => f.write_str("it has no literal URL `…/nixpkgs/archive/<40 hexadecimal digits>`"),
+            Self::NoUrl => write!(f, "it has no literal URL {URL}"),
+            Self::NotRead(way) => write!(f, "it fetches nixpkgs by {way}; only a literal URL {URL} is read"),
             Self::Several(lines) => {
                 let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
                 write!(f, "it has URLs of several commits of nixpkgs, on lines {}", lines.join(", "))
@@ -127,33 +141,94 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
+/// Of so many inputs an error says whether they are nixpkgs.
+const MOST_INPUTS: usize = 200;
+/// What is read in a Nix expression.
+const URL: &str = "`…/nixpkgs/archive/<40 hexadecimal digits>`";
+
 /// The values of an object, not parsed yet. Of a key that stands twice the last value counts.
 type Object<'a> = HashMap<String, &'a RawValue>;
 
 /// Reads what `source` pins as the input `name`.
 pub fn read(source: &[u8], name: &str) -> Result<Pin, Problem> {
+    match parse(source)? {
+        None => expression::read(source),
+        Some((Format::Flake, object)) => flake::read(&object, name),
+        Some((Format::Npins, object)) => npins::read(&object, name),
+        Some((Format::Niv, object)) => niv::read(&object, name),
+    }
+}
+
+/// The names of the inputs of `source` that may be nixpkgs, sorted, for an error.
+pub fn of_nixpkgs(source: &[u8]) -> Vec<String> {
+    // No input has this name.
+    let Err(Problem::NoInput(mut names)) = read(source, "\0") else { return Vec::new() };
+    names.truncate(MOST_INPUTS);
+    let is_nixpkgs = |pin: Pin| pin.origin.may_be_nixpkgs() || pin.upstream.is_some();
+    names.retain(|name| read(source, name).is_ok_and(is_nixpkgs));
+    names
+}
+
+/// The formats that are JSON.
+#[derive(Clone, Copy)]
+enum Format {
+    Flake,
+    Npins,
+    Niv,
+}
+
+/// Parses JSON and tells whose it is; `None` for a Nix expression.
+fn parse(source: &[u8]) -> Result<Option<(Format, Object<'_>)>, Problem> {
     let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
-    let begins_object = source.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
-    if !begins_object {
-        return expression::read(source);
+    if source.trim_ascii_start().first() != Some(&b'{') {
+        return Ok(None);
     }
     let object: Object<'_> = match serde_json::from_slice(source) {
         Ok(object) => object,
-        // A function of Nix begins so too: `{ pkgs ? import … }:`.
-        Err(error) => {
-            return match expression::read(source) {
-                Err(Problem::NoUrl | Problem::Unknown) => Err(Problem::Json(error.line(), error.column())),
-                other => other,
-            };
-        }
+        Err(_) if !begins_as_json(source) => return Ok(None),
+        Err(error) => return Err(Problem::Json(error.line(), error.column())),
     };
     if object.contains_key("nodes") || (object.contains_key("version") && object.contains_key("inputs")) {
-        return flake::read(&object, name);
+        return Ok(Some((Format::Flake, object)));
     }
     if object.contains_key("pins") && object.get("version").is_some_and(|version| is_number(version)) {
-        return npins::read(&object, name);
+        return Ok(Some((Format::Npins, object)));
     }
-    niv::read(&object, name)
+    match other_tool(&object) {
+        Some(tool) => Err(Problem::OtherTool(tool)),
+        None => Ok(Some((Format::Niv, object))),
+    }
+}
+
+/// Whether a text that begins with `{` goes on as JSON does. Functions and sets of Nix begin with `{` too:
+/// `{ pkgs ? …`, `{ }:`, `{ inputs.x = …`, `{ "a" = …`.
+fn begins_as_json(source: &[u8]) -> bool {
+    let Some(rest) = source.trim_ascii_start().strip_prefix(b"{") else { return false };
+    let rest = rest.trim_ascii_start();
+    let Some(key) = rest.strip_prefix(b"\"") else { return rest.is_empty() };
+    let end = key.iter().position(|&byte| byte == b'"');
+    !end.is_some_and(|end| matches!(key[end + 1..].trim_ascii_start().first(), Some(b'=' | b'.')))
+}
+
+/// The tool that writes such a file, if it is one that is known but not read.
+fn other_tool(object: &Object<'_>) -> Option<&'static str> {
+    let has = |key: &str| object.contains_key(key);
+    let is_string = |key: &str| object.get(key).is_some_and(|value| value.get().starts_with('"'));
+    let is_object = |value: &&RawValue| value.get().starts_with('{');
+    let has_source = |value: &&RawValue| {
+        part::<Object<'_>>(value, "").is_ok_and(|entry| entry.contains_key("src") && entry.contains_key("version"))
+    };
+    if has("lockfile_version") && has("packages") {
+        Some("a `devbox.lock` of Devbox")
+    } else if has("version") && object.get("sources").is_some_and(is_object) {
+        Some("a `lon.lock` of lon")
+    } else if is_string("rev") && (is_string("owner") || is_string("url")) {
+        Some("a single source, as `nix-prefetch-git` and others write it")
+    } else if !object.is_empty() && object.values().all(has_source) {
+        Some("a `generated.json` of nvfetcher")
+    } else {
+        None
+    }
 }
 
 fn is_number(value: &RawValue) -> bool {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::failure::{Hinted, Interrupted, NotExecutable, NotFound, UnknownApplet, Usage, shown};
+use crate::failure::{Hinted, Interrupted, NotExecutable, NotFound, Stopped, UnknownApplet, Usage, shown};
 use crate::file;
 use crate::progress::Progress;
 use crate::sink::link::Method;
@@ -264,19 +264,44 @@ pub fn outcome(name: &str, outcome: anyhow::Result<u8>) -> u8 {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         return clap_outcome(name, error);
     }
-    let interrupted = error.downcast_ref::<Interrupted>();
-    let text = interrupted.map_or_else(|| format!("{error:#}"), ToString::to_string);
-    let mut message = format!("{name}: error: {text}\n");
-    if let Some(hinted) = error.downcast_ref::<Hinted>() {
-        message.push_str(&format!("hint: {}\n", hinted.hint));
+    let mut text = format!("{name}: error: {}\n", message(&error));
+    if let Some(hint) = hint(&error) {
+        text.push_str(&format!("hint: {hint}\n"));
     } else if error.is::<Usage>() {
-        message.push_str(&format!("hint: `{name} --help` explains the options\n"));
+        text.push_str(&format!("hint: `{name} --help` explains the options\n"));
     }
-    complain(&message);
-    match interrupted {
-        Some(interrupted) => u8::try_from(128 + interrupted.signal).unwrap_or(FAILED),
-        None if error.is::<Usage>() => USAGE,
-        None if is_not_found(&error) => NOT_FOUND,
+    complain(&text);
+    status(&error)
+}
+
+/// What went wrong, with its causes.
+fn message(error: &anyhow::Error) -> String {
+    error.downcast_ref::<Interrupted>().map_or_else(|| format!("{error:#}"), ToString::to_string)
+}
+
+/// What the user can do about it.
+fn hint(error: &anyhow::Error) -> Option<&str> {
+    error.downcast_ref::<Hinted>().map(|hinted| hinted.hint.as_str())
+}
+
+/// Which signal ended the run, if one did.
+fn signal(error: &anyhow::Error) -> Option<i32> {
+    let interrupted = error.downcast_ref::<Interrupted>().map(|interrupted| interrupted.signal);
+    interrupted.or_else(|| error.downcast_ref::<Stopped>().map(|stopped| stopped.signal))
+}
+
+/// Whether a signal ended the run.
+pub fn is_interrupt(error: &anyhow::Error) -> bool {
+    signal(error).is_some()
+}
+
+/// The exit status of a run that ended with `error`.
+pub fn status(error: &anyhow::Error) -> u8 {
+    match signal(error) {
+        Some(signal) => u8::try_from(128 + signal).unwrap_or(FAILED),
+        None if error.downcast_ref::<clap::Error>().is_some_and(|error| !error.use_stderr()) => 0,
+        None if error.is::<Usage>() || error.is::<clap::Error>() => USAGE,
+        None if is_not_found(error) => NOT_FOUND,
         None if error.root_cause().is::<NotExecutable>() => NOT_EXECUTABLE,
         None => FAILED,
     }

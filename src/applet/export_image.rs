@@ -14,6 +14,7 @@ use super::inspect::{InspectArguments, Inspected, only_one};
 use super::options::{Jobs, Loudness};
 use super::profile::{ProfileArguments, ProfileRequest, source_date_epoch, store_paths};
 use crate::failure::{Usage, hinted, shown};
+use crate::input;
 use crate::interrupt::Interrupt;
 use crate::layers;
 use crate::oci::config::{Absolute, Env, Label, Map, Port, Rule, Signal, Text, User, Word};
@@ -245,7 +246,7 @@ impl ConfigArguments {
         let file = match &self.file {
             Some(path) => {
                 let failed = || format!("cannot use `{}` as a config", shown(path));
-                let text = fs_err::read_to_string(path).with_context(failed)?;
+                let text = input::read_text(path, input::LIMIT)?;
                 Settings::parse(&text).with_context(failed)?
             }
             None => Settings::default(),

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser};
-use fs_err as fs;
 
 use crate::call::{Program, Tries};
 use crate::channel::source::Source;
 use crate::channel::{Channel, Commit, Heads, Unselected, Update, release_of, select, updates, window};
 use crate::failure::{Interrupted, Usage, hinted, shown};
+use crate::input;
 use crate::interrupt::Interrupt;
 use crate::registry::skopeo::Skopeo;
 use crate::report::{Level, Voice};
@@ -203,7 +203,7 @@ impl<'a> Updater<'a> {
     fn new(arguments: &'a Arguments, voice: Voice, interrupt: &Interrupt, scratch: &'a Path) -> anyhow::Result<Self> {
         arguments.check()?;
         let file = arguments.config.clone().unwrap_or_else(|| arguments.recipe.join(SETTINGS));
-        let text = fs::read_to_string(&file).map_err(|error| {
+        let text = input::read_text(&file, input::LIMIT).map_err(|error| {
             hinted(error, "run this in a checkout, or name the settings with `--config` and the recipe with `--recipe`")
         })?;
         let config = Config::parse(&text).with_context(|| format!("cannot understand `{}`", shown(&file)))?;

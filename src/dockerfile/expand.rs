@@ -62,6 +62,8 @@ pub struct Lexer<'a, 'v> {
     lookup: Option<Lookup<'a, 'v>>,
     /// The variables that were asked for and are not set.
     pub unset: Vec<String>,
+    /// Whether any variable was asked for.
+    pub has_variable: bool,
     /// How much was done: roughly, in characters that were looked at.
     pub steps: usize,
 }
@@ -114,6 +116,7 @@ impl<'a, 'v> Lexer<'a, 'v> {
             depth: 0,
             lookup: None,
             unset: Vec::new(),
+            has_variable: false,
             steps: 0,
         }
     }
@@ -376,6 +379,7 @@ impl<'a, 'v> Lexer<'a, 'v> {
     fn value(&mut self, name: &str) -> Option<&'v [Char]> {
         let value = self.lookup.and_then(|lookup| lookup(name));
         self.steps += name.len() + value.map_or(0, <[Char]>::len);
+        self.has_variable = true;
         if value.is_none() && self.lookup.is_some() {
             self.unset.push(name.to_owned());
         }

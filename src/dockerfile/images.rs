@@ -8,7 +8,7 @@ use super::chars::{Char, LineStarts, decode, from_text, is_blank, to_text};
 use super::expand::{Lexer, Problem};
 use super::scanner::{self, Instruction, Line, Scanner, Script};
 use super::words::{Keyword, split_words};
-use super::{Meaning, Occurrence, Place, Reason, Refused};
+use super::{Meaning, Occurrence, Place, Reason, Refused, instructions};
 
 /// What every build sets by itself. Their values are those of one machine, so nothing of a reference that
 /// comes from them stands in the file.
@@ -34,7 +34,7 @@ pub struct Images {
     pub stages: Vec<Stage>,
     /// Each place that names an image or could, in the order of the file.
     pub occurrences: Vec<Occurrence>,
-    /// What `docker build` refuses in a FROM, if anything.
+    /// The first thing for which `docker build` refuses the file, if there is any.
     pub refused: Option<Refused>,
 }
 
@@ -53,6 +53,8 @@ pub struct Stage {
 #[derive(Default)]
 struct Globals {
     values: HashMap<String, Vec<Char>>,
+    /// Those whose defaults have no value here: it comes from `--build-arg`.
+    unknown: HashMap<String, Problem>,
     steps: usize,
     most: usize,
 }
@@ -60,10 +62,10 @@ struct Globals {
 impl Globals {
     fn new(size: usize) -> Self {
         let values = BUILT_IN.iter().map(|(name, value)| ((*name).to_owned(), from_text(value))).collect();
-        Self { values, steps: 0, most: STEPS.0 * size + STEPS.1 }
+        Self { values, unknown: HashMap::new(), steps: 0, most: STEPS.0 * size + STEPS.1 }
     }
 
-    /// The value of a word, and whether a variable in it is not set.
+    /// The value of a word, and whether it has a variable: then `--build-arg` may give it another one.
     fn expand(&mut self, word: &[Char], escape: u8) -> Result<(Vec<Char>, bool), Problem> {
         if self.steps > self.most {
             return Err(Problem::TooLong);
@@ -72,13 +74,17 @@ impl Globals {
         let lookup = |name: &str| values.get(name).map(Vec::as_slice);
         let mut lexer = Lexer::with_variables(word, char::from(escape), &lookup);
         let value = lexer.word();
-        let (steps, is_open) = (lexer.steps, !lexer.unset.is_empty());
+        let (steps, has_variable) = (lexer.steps, lexer.has_variable);
+        let unknown = lexer.unset.iter().find_map(|name| self.unknown.get(name)).cloned();
         self.steps += steps;
-        value.map(|value| (value, is_open))
+        match (value, unknown) {
+            (Ok(_), Some(problem)) => Err(problem),
+            (value, _) => value.map(|value| (value, has_variable)),
+        }
     }
 
-    /// `ARG name=value …`: each value may use those before it. One that cannot be read is empty.
-    fn define(&mut self, instruction: &Instruction<'_>, escape: u8) {
+    /// `ARG name=value …`: each value may use those before it. Fails for a value that no build accepts.
+    fn define(&mut self, instruction: &Instruction<'_>, escape: u8) -> Result<(), Reason> {
         let line = &instruction.line;
         for word in split_words(&line.text, instruction.command.arguments.clone(), escape) {
             let Some(sign) = word.iter().position(|&(byte, _)| byte == b'=') else { continue };
@@ -86,9 +92,17 @@ impl Globals {
             let Ok(name) = String::from_utf8(name) else { continue };
             let bytes: Vec<u8> = word[sign + 1..].iter().map(|&(byte, _)| byte).collect();
             let value = decode(&bytes, |at| line.place(word[sign + 1 + at].1));
-            let value = self.expand(&value, escape).map(|(value, _)| value).unwrap_or_default();
-            self.values.insert(name, value);
+            self.unknown.remove(&name);
+            match self.expand(&value, escape) {
+                Ok((value, _)) => drop(self.values.insert(name, value)),
+                Err(Problem::Syntax(text)) => return Err(Reason::Variable(text)),
+                Err(problem) => {
+                    self.values.remove(&name);
+                    self.unknown.insert(name, problem);
+                }
+            }
         }
+        Ok(())
     }
 }
 
@@ -97,18 +111,18 @@ pub fn read(source: &[u8]) -> Result<Images, Refused> {
     let mut scanner = Scanner::new(source);
     let mut reading = Reading::new(source);
     while let Some(instruction) = scanner.instruction()? {
-        reading.read(&instruction, scanner.escape());
+        reading.read(&instruction, scanner.escape(), scanner.has_own_frontend());
     }
-    Ok(reading.images)
+    Ok(reading.finish())
 }
 
 /// As [`read`], of a file that has been scanned.
 pub fn of(script: &Script<'_>, source: &[u8]) -> Images {
     let mut reading = Reading::new(source);
     for instruction in &script.instructions {
-        reading.read(instruction, script.escape);
+        reading.read(instruction, script.escape, script.has_own_frontend);
     }
-    reading.images
+    reading.finish()
 }
 
 struct Reading {
@@ -129,17 +143,35 @@ impl Reading {
         }
     }
 
-    fn read(&mut self, instruction: &Instruction<'_>, escape: u8) {
+    fn read(&mut self, instruction: &Instruction<'_>, escape: u8, has_own_frontend: bool) {
+        if !has_own_frontend {
+            if let Err(reason) = instructions::check(instruction, escape) {
+                self.refuse(instruction, reason);
+            }
+        }
         match instruction.command.keyword {
-            Keyword::From if instruction.onbuild == 0 => self.from(instruction, escape),
-            Keyword::From => self.refuse(instruction, Reason::OnbuildFrom),
+            Keyword::From if instruction.onbuild == 0 => return self.from(instruction, escape),
+            Keyword::From => self.refuse(instruction, Reason::OnbuildTrigger),
             Keyword::Arg if instruction.onbuild == 0 && self.images.stages.is_empty() => {
-                self.globals.define(instruction, escape);
+                if let Err(reason) = self.globals.define(instruction, escape) {
+                    self.refuse(instruction, reason);
+                }
+                return;
             }
             Keyword::Copy => self.flags(instruction, "--from=", Place::Copy),
             Keyword::Run => self.flags(instruction, "--mount=", Place::Mount),
             _ => {}
         }
+        if self.images.stages.is_empty() && !has_own_frontend {
+            self.refuse(instruction, Reason::NoStageYet);
+        }
+    }
+
+    fn finish(mut self) -> Images {
+        if self.images.stages.is_empty() {
+            self.images.refused.get_or_insert(Refused { line: 0, reason: Reason::NoFrom });
+        }
+        self.images
     }
 
     fn refuse(&mut self, instruction: &Instruction<'_>, reason: Reason) {
@@ -168,10 +200,9 @@ impl Reading {
         let token = words[0].clone();
         let word = decode(&line.text[token.clone()], |at| line.place(token.start + at));
         let (text, meaning) = match self.globals.expand(&word, escape) {
-            Ok((text, is_open)) => {
+            Ok((text, has_variable)) => {
                 let reference = to_text(text.iter().map(|char| char.value));
-                // With a variable that is not set it may be given by `--build-arg`.
-                if reference.trim().is_empty() && !is_open {
+                if reference.trim().is_empty() && !has_variable {
                     self.refuse(instruction, Reason::BlankImage);
                 }
                 let meaning = match self.names.get(&reference) {
@@ -181,7 +212,12 @@ impl Reading {
                 };
                 (text, meaning)
             }
-            Err(problem) => (word, Meaning::Unreadable(problem)),
+            Err(problem) => {
+                if let Problem::Syntax(text) = problem {
+                    self.refuse(instruction, Reason::Variable(text));
+                }
+                (word, Meaning::Unreadable(problem))
+            }
         };
         let stage = self.images.stages.len();
         self.occurrence(line, &token, Place::From, Some(stage), text, meaning);
@@ -204,7 +240,7 @@ impl Reading {
                 continue;
             }
             let value = &word[length..];
-            let text = if place == Place::Mount { mounted_from(value) } else { Some(value.to_vec()) };
+            let text = if place == Place::Mount { instructions::mounted_from(value) } else { Some(value.to_vec()) };
             let Some((first, last, text)) = text.and_then(|text| {
                 let (first, last) = (text.first()?.at()?, text.last()?.at()?);
                 Some((first, last, text))
@@ -268,25 +304,4 @@ fn is_as(word: &[u8]) -> bool {
 fn is_stage_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.'))
-}
-
-/// The value of `from` in the fields of a mount, which are separated by commas as in CSV.
-fn mounted_from(value: &[Char]) -> Option<Vec<Char>> {
-    let mut fields: Vec<Vec<Char>> = vec![Vec::new()];
-    let mut quoted = false;
-    let mut chars = value.iter().peekable();
-    while let Some(char) = chars.next() {
-        let field = fields.last_mut()?;
-        match char.value {
-            '"' if quoted && chars.peek().is_some_and(|next| next.value == '"') => field.extend(chars.next()),
-            '"' if quoted || field.is_empty() => quoted = !quoted,
-            ',' if !quoted => fields.push(Vec::new()),
-            _ => field.push(*char),
-        }
-    }
-    fields.into_iter().find_map(|field| {
-        let sign = field.iter().position(|char| char.value == '=')?;
-        let key = to_text(field[..sign].iter().map(|char| char.value));
-        key.eq_ignore_ascii_case("from").then(|| field[sign + 1..].to_vec())
-    })
 }

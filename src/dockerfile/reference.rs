@@ -47,7 +47,7 @@ fn tag_colon(text: &[char]) -> Option<usize> {
 
 /// Whether what stands before the first `/` is a host and not the beginning of a repository. An empty one,
 /// or one with a `$`, is a registry that is only known when the image is built.
-fn is_host(text: &[char]) -> bool {
+pub(super) fn is_host(text: &[char]) -> bool {
     if text.is_empty() || text.contains(&'$') {
         return true;
     }
@@ -103,6 +103,16 @@ impl ImagePrefix {
             return Err(NotAPrefix("its registry is no host"));
         }
         Ok(Self { registry, repository })
+    }
+
+    /// The registry, unless it may be any.
+    pub fn registry(&self) -> Option<&str> {
+        self.registry.as_deref()
+    }
+
+    /// How the repository begins, or all of it if the name takes no channel.
+    pub fn repository(&self) -> &str {
+        &self.repository
     }
 
     /// Whether the channel is part of the name: it ends in `-`, `_`, `.` or `/`.

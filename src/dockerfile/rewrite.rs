@@ -1,6 +1,7 @@
 //! What is to change in a file so that its base image follows a pin, byte for byte.
 //! It must never change a byte that is not part of a repository, a tag or a digest, nor any other image.
 
+mod convert;
 mod refusal;
 
 use std::cell::OnceCell;
@@ -12,40 +13,17 @@ pub use refusal::Refusal;
 use super::chars::{LineStarts, to_text};
 use super::images::{self, Stage};
 use super::reference::{ImagePrefix, Reference};
-use super::{Meaning, Occurrence, Place, Refused, text};
+use super::{Meaning, Occurrence, Place, Reason, Refused, text};
+pub use crate::nixpkgs::Revision;
+pub use text::Syntax;
 
 /// How a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// As `BuildKit` reads it.
     Dockerfile,
-    /// Token by token.
-    Text,
-}
-
-/// The commit that a pin names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Revision {
-    /// All 40 hexadecimal digits.
-    Full(String),
-    /// The first ones only, as in the URL of a channel's release.
-    Prefix(String),
-}
-
-impl Revision {
-    /// The digits that are known.
-    pub fn digits(&self) -> &str {
-        let (Self::Full(digits) | Self::Prefix(digits)) = self;
-        digits
-    }
-
-    /// Whether `tag` names this commit.
-    pub fn is_named_by(&self, tag: &str) -> bool {
-        match self {
-            Self::Full(digits) => tag == digits,
-            Self::Prefix(digits) => tag.starts_with(digits.as_str()),
-        }
-    }
+    /// As text in which names are searched.
+    Text(Syntax),
 }
 
 /// What to do about a digest behind the tag, which wins over it.
@@ -156,13 +134,13 @@ struct Found {
     occurrences: Vec<Occurrence>,
 }
 
-fn read(source: &[u8], kind: Kind, image: &ImagePrefix) -> Result<Found, Refused> {
-    if kind == Kind::Text {
-        return Ok(Found { stages: Vec::new(), occurrences: text::read(source, image) });
+fn read(source: &[u8], kind: Kind, image: &ImagePrefix) -> Result<Found, Refusal> {
+    if let Kind::Text(syntax) = kind {
+        return Ok(Found { stages: Vec::new(), occurrences: text::read(source, image, syntax)? });
     }
     let images = images::read(source)?;
     match images.refused {
-        Some(refused) => Err(refused),
+        Some(refused) => Err(refused.into()),
         None => Ok(Found { stages: images.stages, occurrences: images.occurrences }),
     }
 }
@@ -180,10 +158,18 @@ impl<'a> Reading<'a> {
         Ok(Self { source, kind, found: read(source, kind, image)? })
     }
 
+    /// Whether the file, or only this stage of it, names a base image.
+    pub fn has_base_image(&self, image: &ImagePrefix, stage: Option<&str>) -> bool {
+        let index = stage.map(|name| stage_index(&self.found.stages, name).ok());
+        let is_meant =
+            |occurrence: &&Occurrence| index.is_none_or(|index| index.is_some() && occurrence.stage == index);
+        self.found.occurrences.iter().filter(is_meant).any(|occurrence| names(occurrence, image))
+    }
+
     /// The tags that the base images of the file have: whether one of them begins with a prefix decides
     /// whether the whole commit must be known.
     pub fn tags(&self, wanted: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
-        let (candidates, _) = candidates(&self.found, wanted)?;
+        let (candidates, _) = candidates(self.source, &self.found, wanted)?;
         Ok(candidates.iter().map(Candidate::tag).collect())
     }
 
@@ -199,14 +185,15 @@ pub fn judge(source: &[u8], kind: Kind, wanted: &Wanted<'_>) -> Result<Judgement
 }
 
 fn judge_found(source: &[u8], kind: Kind, found: &Found, wanted: &Wanted<'_>) -> Result<Judgement, Refusal> {
-    let (candidates, left_alone) = candidates(found, wanted)?;
+    let (candidates, left_alone) = candidates(source, found, wanted)?;
     let mut judgement = Judgement { left_alone, ..Judgement::default() };
     // Only what changes needs a line number.
     let lines = OnceCell::new();
     let mut edits: HashSet<Edit> = HashSet::new();
     let mut expected: Vec<(&Occurrence, String)> = Vec::new();
     for candidate in &candidates {
-        let Some(change) = change(&|| lines.get_or_init(|| LineStarts::of(source)), candidate, wanted)? else {
+        let lines = || lines.get_or_init(|| LineStarts::of(source));
+        let Some(change) = change(&lines, source, candidate, found, wanted)? else {
             judgement.in_step.push(candidate.kept());
             continue;
         };
@@ -229,7 +216,11 @@ fn judge_found(source: &[u8], kind: Kind, found: &Found, wanted: &Wanted<'_>) ->
 }
 
 /// The base images that the pin is for, and those that are left alone.
-fn candidates<'a>(found: &'a Found, wanted: &Wanted<'_>) -> Result<(Vec<Candidate<'a>>, Vec<Kept>), Refusal> {
+fn candidates<'a>(
+    source: &[u8],
+    found: &'a Found,
+    wanted: &Wanted<'_>,
+) -> Result<(Vec<Candidate<'a>>, Vec<Kept>), Refusal> {
     let stage = wanted.stage.map(|name| stage_index(&found.stages, name)).transpose()?;
     let mut candidates = Vec::new();
     for occurrence in &found.occurrences {
@@ -239,7 +230,8 @@ fn candidates<'a>(found: &'a Found, wanted: &Wanted<'_>) -> Result<(Vec<Candidat
         let is_converted = wanted.convert && occurrence.place == Place::From;
         match &occurrence.meaning {
             Meaning::Image => {}
-            Meaning::Unreadable(problem) if is_converted || names(occurrence, wanted.image) => {
+            Meaning::Unreadable(_) if is_converted => {}
+            Meaning::Unreadable(problem) if names(occurrence, wanted.image) => {
                 let (line, reference) = (occurrence.line, occurrence.reference());
                 return Err(Refusal::Unreadable { line, reference, problem: problem.clone() });
             }
@@ -257,10 +249,20 @@ fn candidates<'a>(found: &'a Found, wanted: &Wanted<'_>) -> Result<(Vec<Candidat
     }
     if candidates.is_empty() {
         let images = found.occurrences.iter().filter(|occurrence| occurrence.meaning == Meaning::Image);
-        let images = images.map(|image| (image.line, image.reference())).collect();
+        let images = images.map(|image| (image.line, shown_reference(source, image))).collect();
         return Err(Refusal::NoCandidate { wanted: wanted.image.name(None), images });
     }
     leave_other_channels(candidates, wanted)
+}
+
+/// The reference, or the word in the file if nothing is left of that.
+fn shown_reference(source: &[u8], occurrence: &Occurrence) -> String {
+    let reference = occurrence.reference();
+    if reference.trim().is_empty() {
+        String::from_utf8_lossy(&source[occurrence.span.clone()]).into_owned()
+    } else {
+        reference
+    }
 }
 
 /// Whether the word names a base image although its variables cannot be followed.
@@ -308,7 +310,9 @@ fn leave_other_channels<'a>(
 /// How a reference must change, if it must.
 fn change<'a>(
     lines: &dyn Fn() -> &'a LineStarts,
+    source: &[u8],
     candidate: &Candidate<'_>,
+    found: &Found,
     wanted: &Wanted<'_>,
 ) -> Result<Option<Change>, Refusal> {
     let Candidate { occurrence, text, reference, .. } = candidate;
@@ -317,16 +321,19 @@ fn change<'a>(
     // Parts of the reference and what comes in their place, in rising order.
     let mut parts: Vec<(Range<usize>, String)> = Vec::new();
     let Some(channel) = &candidate.channel else {
-        if reference.digest.is_some() && *wanted.digest == DigestRule::Refuse {
-            return Err(Refusal::Digest { line, reference: shown() });
-        }
         if wanted.image.takes_channel() && wanted.channel.is_none() {
             return Err(Refusal::NoChannel { line });
         }
         let tag = full_tag(candidate, wanted)?;
-        parts.push((0..text.len(), format!("{}:{tag}", wanted.image.name(wanted.channel))));
-        return finish(lines, candidate, &parts).map(Some);
+        let mut new = format!("{}:{tag}", wanted.image.name(wanted.channel));
+        if let DigestRule::Replace(digest) = wanted.digest {
+            new.push_str(&format!("@{digest}"));
+        }
+        return convert::converted(lines, source, candidate, found, new).map(Some);
     };
+    if reference.tag.as_ref().is_some_and(Range::is_empty) && !source[occurrence.span.clone()].contains(&b'$') {
+        return Err(Refusal::File(Refused { line, reason: Reason::Reference }));
+    }
     let refuse_variable = |part: &Range<usize>| -> Result<(), Refusal> {
         if text[part.clone()].contains(&'$') && occurrence.place != Place::From {
             return Err(Refusal::Variable { line, reference: shown() });
@@ -364,7 +371,7 @@ fn change<'a>(
 
 fn full_tag(candidate: &Candidate<'_>, wanted: &Wanted<'_>) -> Result<String, Refusal> {
     match wanted.revision {
-        Revision::Full(digits) => Ok(digits.clone()),
+        Revision::Full(commit) => Ok(commit.as_str().to_owned()),
         Revision::Prefix(digits) => {
             Err(Refusal::Incomplete { line: candidate.occurrence.line, digits: digits.clone() })
         }

@@ -21,6 +21,8 @@ const DIRECTIVES: [&str; 3] = ["syntax", "escape", "check"];
 pub struct Script<'a> {
     /// `\`, or the character of the `escape` directive.
     pub escape: u8,
+    /// Whether a frontend of its own reads the file, by `# syntax=`: it may have other instructions and flags.
+    pub has_own_frontend: bool,
     /// In the order of the file.
     pub instructions: Vec<Instruction<'a>>,
 }
@@ -107,7 +109,8 @@ pub fn scan(source: &[u8]) -> Result<Script<'_>, Refused> {
     while let Some(instruction) = scanner.instruction()? {
         instructions.push(instruction);
     }
-    Ok(Script { escape: scanner.escape(), instructions })
+    let has_own_frontend = scanner.has_own_frontend();
+    Ok(Script { escape: scanner.escape(), has_own_frontend, instructions })
 }
 
 impl<'a> Scanner<'a> {
@@ -119,6 +122,11 @@ impl<'a> Scanner<'a> {
     /// The escape character, which is settled once there is an instruction.
     pub fn escape(&self) -> u8 {
         self.directives.escape()
+    }
+
+    /// Whether the `syntax` directive names another frontend than Docker's, once there is an instruction.
+    pub fn has_own_frontend(&self) -> bool {
+        self.directives.has_own_frontend
     }
 
     /// The next instruction. Fails as [`scan`] does: only a file that is read to its end is not refused.
@@ -178,6 +186,9 @@ fn split(line: &[u8], escape: u8) -> Result<(Command, usize), Reason> {
     let mut onbuild = 0;
     let mut command = words::split(line, 0..line.len(), escape)?;
     while command.keyword == Keyword::Onbuild && !command.arguments.is_empty() {
+        if !command.flags.is_empty() {
+            return Err(Reason::UnknownFlag);
+        }
         onbuild += 1;
         command = words::split(line, command.arguments, escape)?;
     }
@@ -224,6 +235,7 @@ fn without_continuation(line: &[u8], escape: u8) -> (&[u8], bool) {
 #[derive(Default)]
 struct Directives {
     escape: Option<u8>,
+    has_own_frontend: bool,
     seen: [bool; DIRECTIVES.len()],
     /// Once a line is none, no later line is one.
     done: bool,
@@ -244,6 +256,10 @@ impl Directives {
         };
         if std::mem::replace(&mut self.seen[key], true) {
             return Err(Reason::DirectiveTwice);
+        }
+        if DIRECTIVES[key] == "syntax" {
+            // Also those of a mirror.
+            self.has_own_frontend = memchr::memmem::find(value, b"docker/dockerfile").is_none();
         }
         if DIRECTIVES[key] == "escape" {
             self.escape = match value {

@@ -12,47 +12,54 @@ use super::chars::{Char, is_blank, is_latin1_space, trim_end, trim_start};
 /// Characters that nearly every flag has room in.
 const FLAG_LENGTH: usize = 64;
 
-/// The instructions that are told apart here.
+/// The instructions of a Dockerfile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is called as the instruction is")]
 pub enum Keyword {
-    /// `FROM`.
-    From,
-    /// `ARG`.
-    Arg,
-    /// `COPY`.
-    Copy,
-    /// `ADD`.
     Add,
-    /// `RUN`.
-    Run,
-    /// `ONBUILD`.
-    Onbuild,
-    /// `ENV` or `LABEL`: pairs.
-    Pairs,
-    /// `CMD`, `ENTRYPOINT`, `SHELL` or `VOLUME`, which may be a JSON array.
-    MaybeJson,
-    /// `HEALTHCHECK`, whose second word on may be a JSON array.
+    Arg,
+    Cmd,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    From,
     Healthcheck,
+    Label,
+    Maintainer,
+    Onbuild,
+    Run,
+    Shell,
+    Stopsignal,
+    User,
+    Volume,
+    Workdir,
     /// Every other word.
     Other,
 }
 
 impl Keyword {
     fn of(name: &[u8]) -> Self {
-        let table: [(&str, Self); 13] = [
+        // The frequent ones first.
+        let table: [(&str, Self); 18] = [
             ("run", Self::Run),
             ("copy", Self::Copy),
-            ("env", Self::Pairs),
+            ("env", Self::Env),
             ("from", Self::From),
             ("arg", Self::Arg),
             ("add", Self::Add),
-            ("label", Self::Pairs),
+            ("workdir", Self::Workdir),
+            ("label", Self::Label),
+            ("user", Self::User),
+            ("cmd", Self::Cmd),
+            ("entrypoint", Self::Entrypoint),
+            ("expose", Self::Expose),
+            ("volume", Self::Volume),
             ("onbuild", Self::Onbuild),
-            ("cmd", Self::MaybeJson),
-            ("entrypoint", Self::MaybeJson),
-            ("shell", Self::MaybeJson),
-            ("volume", Self::MaybeJson),
+            ("shell", Self::Shell),
             ("healthcheck", Self::Healthcheck),
+            ("stopsignal", Self::Stopsignal),
+            ("maintainer", Self::Maintainer),
         ];
         let found =
             table.iter().find(|(word, _)| word.len() == name.len() && word.as_bytes().eq_ignore_ascii_case(name));
@@ -81,7 +88,7 @@ pub fn split(line: &[u8], range: Range<usize>, escape: u8) -> Result<Command, Re
     let blanks = text[name_end..].iter().take_while(|&&byte| is_blank(byte)).count();
     let keyword = Keyword::of(&text[..name_end]);
     let rest = trimmed.start + name_end + blanks..trimmed.end;
-    let (flags, rest) = take_flags(line, rest);
+    let (flags, rest) = take_flags(line, rest, escape);
     let arguments = self::trimmed(line, rest);
     let is_json = check(keyword, &line[arguments.clone()], escape)?;
     Ok(Command { keyword, flags, arguments, is_json })
@@ -94,9 +101,9 @@ fn trimmed(line: &[u8], range: Range<usize>) -> Range<usize> {
 }
 
 /// `extractBuilderFlags`: the leading words that begin with `--`, and what stands behind them. It takes
-/// bytes for characters, so that a byte 0x85 or 0xA0 within a letter ends a flag; and its escape
-/// character is always `\`.
-fn take_flags(line: &[u8], range: Range<usize>) -> (Vec<Vec<Char>>, Range<usize>) {
+/// bytes for characters, so that a byte 0x85 or 0xA0 within a letter ends a flag. Its escape character is that of the
+/// file since dockerfile/1.15; before, it was always `\`.
+fn take_flags(line: &[u8], range: Range<usize>, escape: u8) -> (Vec<Vec<Char>>, Range<usize>) {
     let mut flags = Vec::new();
     let mut at = range.start;
     loop {
@@ -117,9 +124,9 @@ fn take_flags(line: &[u8], range: Range<usize>) -> (Vec<Vec<Char>>, Range<usize>
                     quoted = true;
                 }
                 // At the very end it is skipped, and ends a quote too.
-                (b'\\', _) if at + 1 == range.end => {}
+                (byte, _) if byte == escape && at + 1 == range.end => {}
                 (byte, _) => {
-                    at += usize::from(byte == b'\\');
+                    at += usize::from(byte == escape);
                     word.push(Char::new(char::from(line[at]), at));
                 }
             }
@@ -138,13 +145,19 @@ fn take_flags(line: &[u8], range: Range<usize>) -> (Vec<Vec<Char>>, Range<usize>
 /// What `BuildKit` finds wrong with the arguments of `keyword`, and whether they are a JSON array.
 fn check(keyword: Keyword, arguments: &[u8], escape: u8) -> Result<bool, Reason> {
     match keyword {
-        Keyword::Run | Keyword::Copy | Keyword::Add | Keyword::MaybeJson => is_json_array(arguments),
+        Keyword::Run
+        | Keyword::Copy
+        | Keyword::Add
+        | Keyword::Cmd
+        | Keyword::Entrypoint
+        | Keyword::Shell
+        | Keyword::Volume => is_json_array(arguments),
         Keyword::Healthcheck => {
             let word = arguments.iter().take_while(|&&byte| !is_latin1_space(byte)).count();
             let blanks = arguments[word..].iter().take_while(|&&byte| is_latin1_space(byte)).count();
             is_json_array(&arguments[word + blanks..])
         }
-        Keyword::Pairs => check_pairs(arguments, escape).map(|()| false),
+        Keyword::Env | Keyword::Label => check_pairs(arguments, escape).map(|()| false),
         _ => Ok(false),
     }
 }
@@ -167,6 +180,9 @@ fn check_pairs(arguments: &[u8], escape: u8) -> Result<(), Reason> {
     let mut words = Words { line: arguments, at: 0, end: arguments.len(), escape, word: Vec::new() };
     let mut is_first = true;
     while let Some(word) = words.next() {
+        if word.first().is_some_and(|&(byte, _)| byte == b'=') {
+            return Err(Reason::BlankName);
+        }
         if word.iter().all(|&(byte, _)| byte != b'=') {
             return match is_first {
                 true if arguments.iter().any(|&byte| is_blank(byte)) => Ok(()),

@@ -1,7 +1,8 @@
 //! A Nix expression that fetches a literal `…/nixpkgs/archive/<40 hexadecimal digits>`.
 //! It must never evaluate anything: a URL that is put together is none.
 
-use super::{Kind, Pin, Problem, place};
+use super::{Kind, Origin, Pin, Problem};
+use crate::nixpkgs::Revision;
 
 /// What stands before the commit, in lower case.
 const BEFORE: [&[u8]; 4] =
@@ -11,7 +12,7 @@ const BEFORE: [&[u8]; 4] =
 pub(super) fn read(source: &[u8]) -> Result<Pin, Problem> {
     let code = without_comments(source);
     let lower = code.to_ascii_lowercase();
-    let mut found: Vec<(usize, String)> = Vec::new();
+    let mut found: Vec<(usize, Revision, Origin)> = Vec::new();
     let mut at = 0;
     let mut line = 1;
     // A `/` at a time: each of what may stand before a commit ends in one.
@@ -21,20 +22,45 @@ pub(super) fn read(source: &[u8]) -> Result<Pin, Problem> {
             continue;
         }
         let digits = lower[end..].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-        let Some(commit) = place::whole(std::str::from_utf8(&lower[end..end + digits]).ok()) else { continue };
+        let commit = std::str::from_utf8(&lower[end..end + digits]).ok().and_then(Revision::whole);
+        let Some(commit) = commit else { continue };
         line += lower[at..end].split(|&byte| byte == b'\n').count() - 1;
         at = end;
-        if found.iter().all(|(_, other)| *other != commit) {
-            found.push((line, commit));
+        if found.iter().all(|(_, other, _)| *other != commit) {
+            let start = code[..end].iter().rposition(|byte| b" \t\r\n\"'(=<".contains(byte)).map_or(0, |at| at + 1);
+            let url = String::from_utf8_lossy(&code[start..end + digits]);
+            found.push((line, commit, Origin::of_url(&url)));
         }
     }
     match found.as_slice() {
-        [] => Err(Problem::NoUrl),
-        [(_, commit)] => {
-            Ok(Pin { kind: Kind::Expression, revision: commit.clone(), channel: None, release: None, nar_hash: None })
-        }
-        several => Err(Problem::Several(several.iter().map(|(line, _)| *line).collect())),
+        [] => Err(not_read(&code)),
+        [(_, commit, origin)] => Ok(Pin {
+            kind: Kind::Expression,
+            revision: commit.clone(),
+            channel: None,
+            release: None,
+            nar_hash: None,
+            origin: origin.clone(),
+            upstream: None,
+        }),
+        several => Err(Problem::Several(several.iter().map(|(line, ..)| *line).collect())),
     }
+}
+
+/// Ways to name a commit of nixpkgs that are known, but not read: part of the code, and what to call it.
+const NOT_READ: [(&str, &str); 6] = [
+    ("fetchFromGitHub", "`fetchFromGitHub`"),
+    ("fetchGit", "`fetchGit`"),
+    ("getFlake", "`getFlake`"),
+    ("releases.nixos.org/", "the release of a channel"),
+    ("channels.nixos.org/", "a channel"),
+    ("nixpkgs/archive/${", "a URL with a variable"),
+];
+
+/// Why an expression without a literal URL gives no commit.
+fn not_read(code: &[u8]) -> Problem {
+    let has = |part: &str| memchr::memmem::find(code, part.as_bytes()).is_some();
+    NOT_READ.iter().find(|(part, _)| has(part)).map_or(Problem::NoUrl, |(_, name)| Problem::NotRead(name))
 }
 
 /// The expression with blanks in the place of its comments, which are `# …` and `/* … */` outside of strings.
@@ -106,7 +132,12 @@ mod tests {
             (format!("\"\\\"#\" + \"{}\"", url(A)), Ok(A)),
             (format!("''''' # ''$ '' + \"{}\"", url(A)), Ok(A)),
             (format!("\"{}\" # {}", url(A), url(B)), Ok(A)),
-            ("fetchTarball \"https://github.com/NixOS/nixpkgs/archive/${rev}.tar.gz\"".to_owned(), Err(Problem::NoUrl)),
+            (
+                "fetchTarball \"https://github.com/NixOS/nixpkgs/archive/${rev}.tar.gz\"".to_owned(),
+                Err(Problem::NotRead("a URL with a variable")),
+            ),
+            (format!("fetchGit {{ rev = \"{A}\"; }}"), Err(Problem::NotRead("`fetchGit`"))),
+            (format!("# fetchGit\n\"{A}\""), Err(Problem::NoUrl)),
             (format!("\"{}\"", url("nixos-25.11")), Err(Problem::NoUrl)),
             (format!("\"{}\"", url(&format!("{A}0"))), Err(Problem::NoUrl)),
             (format!("\"https://github.com/NixOS/nix/archive/{A}.tar.gz\""), Err(Problem::NoUrl)),
@@ -115,7 +146,7 @@ mod tests {
             ("''".to_owned(), Err(Problem::NoUrl)),
             (String::new(), Err(Problem::NoUrl)),
         ] {
-            let found = read(source.as_bytes()).map(|pin| pin.revision);
+            let found = read(source.as_bytes()).map(|pin| pin.revision.digits().to_owned());
             assert_eq!(found, expected.map(str::to_owned), "{source}");
         }
     }

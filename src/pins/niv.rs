@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
-use super::place::{self, Place};
-use super::{Kind, Object, Pin, Problem, Text, names};
+use super::url::{self, Place};
+use super::{Kind, Object, Origin, Pin, Problem, Text, names};
 
 /// An entry. Which keys there are depends on its type: github, git, local, or only a URL.
 #[derive(Debug, Default, Deserialize)]
@@ -16,11 +16,22 @@ struct Entry {
     rev: Text,
     url: Text,
     url_template: Text,
+    owner: Text,
+    /// The name of the repository, or of type git its URL.
+    repo: Text,
 }
 
 impl Entry {
     fn is_nivs(&self) -> bool {
         [&self.r#type, &self.url, &self.url_template, &self.rev].iter().any(|text| text.as_deref().is_some())
+    }
+
+    fn origin(&self) -> Origin {
+        match (self.owner.as_deref(), self.repo.as_deref(), self.url.as_deref()) {
+            (Some(owner), Some(repo), _) => Origin::of_repository("github", owner, repo),
+            (_, Some(url), None) | (_, _, Some(url)) => Origin::of_url(url),
+            _ => Origin::Unknown,
+        }
     }
 }
 
@@ -36,13 +47,15 @@ pub(super) fn read(object: &Object<'_>, name: &str) -> Result<Pin, Problem> {
         None if entries.iter().all(|(_, entry)| entry.is_nivs()) => return Err(Problem::NoInput(names(object))),
         _ => return Err(Problem::Unknown),
     };
-    let Place { revision, channel, release } = entry.url.as_deref().map(place::of_url).unwrap_or_default();
+    let Place { revision, channel, release } = entry.url.as_deref().map(url::of_url).unwrap_or_default();
     let branch = entry.branch.as_deref().or(entry.r#ref.as_deref());
     Ok(Pin {
         kind: Kind::Niv,
-        revision: place::whole(entry.rev.as_deref()).or(revision).ok_or(Problem::NoRevision)?,
-        channel: if branch.is_some() { place::channel_of_branch(branch) } else { channel },
+        revision: url::whole(entry.rev.as_deref()).or(revision).ok_or(Problem::NoRevision)?,
+        channel: if branch.is_some() { url::channel_of_branch(branch) } else { channel },
         release,
         nar_hash: None,
+        origin: entry.origin(),
+        upstream: None,
     })
 }

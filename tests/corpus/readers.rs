@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use nixkit::dockerfile::{Meaning, images, scanner};
+use nixkit::nixpkgs::Channel;
 use serde_json::json;
 
 fn main() {
@@ -26,7 +27,7 @@ fn pins(folder: &Path) {
         let path = folder.join(kind).join(file);
         let found = nixkit::pins::read(&std::fs::read(&path).unwrap(), "nixpkgs");
         let (own_revision, own_channel) = match &found {
-            Ok(pin) => (pin.revision.as_str(), pin.channel.as_deref().unwrap_or_default()),
+            Ok(pin) => (pin.revision.digits(), pin.channel.as_ref().map_or("", Channel::as_str)),
             Err(_) => ("", ""),
         };
         if (own_revision, own_channel) == (revision, channel) {

@@ -12,6 +12,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("progress", &[]),
     ("interrupt", &["failure", "sys"]),
     ("file", &["failure"]),
+    ("input", &["failure"]),
+    ("nixpkgs", &["nixpkgs"]),
     ("program", &["failure", "interrupt"]),
     ("call", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
@@ -21,21 +23,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("oci", &["failure", "oci"]),
     ("root", &["failure", "root", "store"]),
     // Reads Dockerfiles and judges them; knows no pins.
-    ("dockerfile", &["dockerfile"]),
+    ("dockerfile", &["dockerfile", "failure", "nixpkgs"]),
     // Reads what niv, npins and flakes write; knows no Dockerfiles.
-    ("pins", &["failure", "pins"]),
+    ("pins", &["failure", "nixpkgs", "pins"]),
     ("closure", &["closure", "store"]),
     ("sbom", &["closure", "store"]),
-    ("sink::replace", &["failure", "file"]),
+    ("sink::replace", &["failure", "file", "input"]),
     // Each asks through `call`; the rest of both is pure.
     ("channel::source", &["call", "channel"]),
-    ("channel", &["channel"]),
+    ("channel", &["channel", "nixpkgs"]),
     ("registry::skopeo", &["call", "failure", "oci", "registry"]),
     ("registry", &["oci", "registry"]),
     ("sink::link", &[]),
     ("sink::receipt", &["sink"]),
     // Knows what to write, not why: `root` is its plan.
-    ("sink", &["failure", "file", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
+    ("sink", &["failure", "file", "input", "interrupt", "oci", "program", "progress", "root", "sink", "store"]),
     ("sys", &[]),
     ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
     ("supervise::processes", &[]),
@@ -60,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const IMPURE: &[&str] = &["fs_err", "std::fs", "std::process", "std::io", "std::env", "nix::fcntl", "nix::unistd"];
 const PURE: &[&str] = &[
     "failure",
+    "nixpkgs",
     "closure",
     "sbom",
     "progress",
@@ -101,6 +104,8 @@ struct Module {
     text: String,
     /// Paths that it names, in full where they begin in this crate: `sink::link::verdict`, `std::fs`.
     paths: Vec<NamedPath>,
+    /// Whether it has `if … && let …`.
+    has_let_chain: bool,
 }
 
 #[derive(Debug)]
@@ -115,15 +120,16 @@ struct Paths {
     /// The module that the visitor is in.
     module: Vec<String>,
     found: Vec<NamedPath>,
+    has_let_chain: bool,
 }
 
 impl Paths {
-    fn of(module: &str, text: &str) -> Vec<NamedPath> {
+    fn of(module: &str, text: &str) -> Self {
         let file = syn::parse_file(text).unwrap_or_else(|error| panic!("`{module}`: {error}"));
         let module = module.split("::").filter(|part| !matches!(*part, "main" | "lib")).map(str::to_owned).collect();
-        let mut paths = Self { module, found: Vec::new() };
+        let mut paths = Self { module, found: Vec::new(), has_let_chain: false };
         paths.visit_file(&file);
-        paths.found
+        paths
     }
 
     /// Keeps the path, with `crate`, `self`, `super` and the crate's own name replaced by what they stand for.
@@ -227,6 +233,11 @@ impl<'ast> Visit<'ast> for Paths {
         }
     }
 
+    fn visit_expr_binary(&mut self, binary: &'ast syn::ExprBinary) {
+        self.has_let_chain |= [&binary.left, &binary.right].iter().any(|side| matches!(***side, syn::Expr::Let(_)));
+        syn::visit::visit_expr_binary(self, binary);
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         if segments.len() > 1 {
@@ -270,8 +281,8 @@ fn read_modules() -> Vec<Module> {
                 only_tests.push(format!("{name}::{}", inner.ident));
             }
         }
-        let paths = Paths::of(&name, &text);
-        found.push(Module { name, text, paths });
+        let Paths { found: paths, has_let_chain, .. } = Paths::of(&name, &text);
+        found.push(Module { name, text, paths, has_let_chain });
     }
     found.retain(|module| !only_tests.contains(&module.name));
     found
@@ -297,7 +308,7 @@ fn paths_are_resolved() {
         mod tests { use crate::hidden; }
         fn after() { crate::seen::it() }
     "#;
-    let found = Paths::of("sink::oci::contents", text);
+    let found = Paths::of("sink::oci::contents", text).found;
     let (ours, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|path| path.is_ours);
     let texts = |paths: Vec<NamedPath>| paths.into_iter().map(|path| path.text).collect::<Vec<_>>();
     let expected = [
@@ -365,6 +376,17 @@ fn only_report_prints() {
                 || path.ends_with("io::stderr");
             assert!(!prints, "`{}` must not print with `{path}`", module.name);
         }
+    }
+}
+
+/// `make check-msrv` finds them too, but only where that version of Rust is installed.
+#[test]
+fn the_code_is_for_the_oldest_rust() {
+    let manifest = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("\nrust-version = \"1.85\"\n"), "from Rust 1.88 on this test is not needed");
+    assert!(Paths::of("x", "fn f() { if true && let Some(()) = None {} }").has_let_chain);
+    for module in modules() {
+        assert!(!module.has_let_chain, "`{}` has `&& let`, which Rust 1.85 does not know", module.name);
     }
 }
 

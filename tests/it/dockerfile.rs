@@ -1,5 +1,8 @@
 //! The scanner and the shell lexer, rule by rule: what BuildKit's own parser makes of each text.
 
+mod instructions;
+mod text;
+
 use nixkit::dockerfile::chars::from_text;
 use nixkit::dockerfile::expand::{LONGEST, Lexer, Problem};
 use nixkit::dockerfile::reference::{ImagePrefix, Reference};
@@ -221,9 +224,10 @@ fn a_from_that_no_build_accepts_is_found_and_refused() {
         ("FROM a AS b c", Reason::FromArguments),
         ("FROM a AS 1b", Reason::StageName),
         ("FROM a AS b/c", Reason::StageName),
-        ("ARG X=\nFROM $X", Reason::BlankImage),
+        ("ARG X=${a:b}\nFROM $X", Reason::Variable("unsupported modifier in substitution")),
+        ("FROM ${a^}", Reason::Variable("unsupported modifier in substitution")),
         ("FROM ''", Reason::BlankImage),
-        ("FROM a\nONBUILD FROM b", Reason::OnbuildFrom),
+        ("FROM a\nONBUILD FROM b", Reason::OnbuildTrigger),
     ] {
         let refused = images::read(source.as_bytes()).unwrap().refused.map(|refused| refused.reason);
         assert_eq!(refused, Some(reason), "{source}");
@@ -235,6 +239,10 @@ fn a_from_that_no_build_accepts_is_found_and_refused() {
         "FROM a AS x\nFROM b AS x",
         "ARG X\nFROM $X",
         "FROM ${X:-}",
+        // `--build-arg` gives the value.
+        "ARG X=\nFROM $X",
+        "ARG X=\"${X:?give it}\"\nFROM $X",
+        "ARG X=\nARG Y=$X\nFROM $Y",
     ] {
         assert_eq!(images::read(source.as_bytes()).unwrap().refused, None, "{source}");
     }

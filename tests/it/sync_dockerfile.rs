@@ -1,9 +1,12 @@
 //! `sync-dockerfile` where the disk, the network or the store take part: finding pins, completing commits, writing.
 
+mod writing;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -60,12 +63,13 @@ struct Run {
 
 fn run_with(folder: &Path, arguments: &[&str], environment: &[(&str, &Path)]) -> Run {
     let output = Command::new(nixkit())
-        .arg("sync-dockerfile")
+        .arg0("sync-dockerfile")
         .args(arguments)
         .current_dir(folder)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())
         .env("NIX_STORE_DIR", "/nowhere/store")
+        .env("HOME", folder)
         .envs(environment.iter().copied())
         .output()
         .unwrap();
@@ -147,7 +151,7 @@ fn a_pin_is_known_by_its_content_and_its_input_by_name() {
     let place = repository();
     write(place.path(), "pins/any.name", &flake(NEW).replace("\"nixpkgs\": \"n\"", "\"unstable\": \"n\""));
     let without = "sync-dockerfile: error: cannot read the pin of `nixpkgs` in `pins/any.name`: it has no such input, but `unstable`\n\
-        hint: `--input NAME` says which one to follow\n";
+        hint: `--input NAME` chooses an input that is nixpkgs: `unstable`\n";
     refuses(place.path(), &["--pins", "pins/any.name"], 1, without);
     changes(place.path(), &["--pins", "pins/any.name", "--input", "unstable"], "Dockerfile", NEW, "pins/any.name");
     write(place.path(), "Dockerfile", &dockerfile(OLD));
@@ -159,7 +163,7 @@ fn a_pin_is_known_by_its_content_and_its_input_by_name() {
     changes(place.path(), &["--pins", "default.nix"], "Dockerfile", NEW, "default.nix");
     for (file, content, problem) in [
         ("x.nix", "import <nixpkgs> { }", "it has no literal URL `…/nixpkgs/archive/<40 hexadecimal digits>`"),
-        ("x.json", r#"{"a": 1}"#, "it is no file of niv, npins or flakes, and no Nix expression"),
+        ("x.json", r#"{"a": 1}"#, "it is not a file of niv or npins, not a `flake.lock`, and not a Nix expression"),
         ("x.lock", r#"{"nodes": {}, "root": "r", "version": 4}"#, "version 4 of its format is not one that flake has"),
     ] {
         write(place.path(), file, content);
@@ -221,7 +225,7 @@ fn a_short_commit_is_completed_from_the_list_or_the_store() {
     write(&store.path().join(&tree), ".git-revision", OTHER);
     let wrong = run_with(place.path(), &[], &[("NIX_STORE_DIR", store.path())]);
     let said = format!(
-        "sync-dockerfile: error: `{}` holds no commit that begins with `{}`\n",
+        "sync-dockerfile: error: `{}` has no commit that begins with `{}`\n",
         store.path().join(&tree).join(".git-revision").display(),
         &NEW[..12]
     );
@@ -265,6 +269,8 @@ fn the_network_is_asked_only_when_told_to_and_no_token_is_shown() {
         asked
     });
     let place = repository();
+    // The user's own settings of curl do not count.
+    write(place.path(), ".curlrc", "request = POST\nfail = false\n");
     write(place.path(), "npins/sources.json", &npins(&format!("http://user:SECRET@{address}")));
     let offline = run(place.path(), &[]);
     assert!(offline.status == 1 && !offline.stderr.contains("SECRET"), "{}", offline.stderr);
@@ -272,7 +278,7 @@ fn the_network_is_asked_only_when_told_to_and_no_token_is_shown() {
     write(place.path(), "Dockerfile", &dockerfile(OLD));
     let digits = &NEW[..12];
     let other =
-        format!("sync-dockerfile: error: the release's `git-revision` holds no commit that begins with `{digits}`\n");
+        format!("sync-dockerfile: error: the release's `git-revision` has no commit that begins with `{digits}`\n");
     refuses(place.path(), &["--online"], 1, &other);
     let gone = "sync-dockerfile: error: cannot ask for the commit: curl: (22) The requested URL returned error: 404\n";
     refuses(place.path(), &["--online"], 1, gone);
@@ -283,8 +289,7 @@ fn the_network_is_asked_only_when_told_to_and_no_token_is_shown() {
     // No curl at all.
     let empty = folder();
     let without = run_with(place.path(), &["--online"], &[("PATH", empty.path())]);
-    let said =
-        "sync-dockerfile: error: cannot run `curl`, which `--online` needs: No such file or directory (os error 2)\n";
+    let said = "sync-dockerfile: error: cannot find `curl` in PATH\nhint: `--online` needs it\n";
     assert_eq!((without.status, without.stderr.as_str()), (1, said));
     // The URL is not on curl's command line, where everybody can read it.
     script(&empty.path().join("curl"), "echo \"curl: $*\" >&2; exit 1");
@@ -325,14 +330,14 @@ fn all_files_are_judged_before_one_is_written() {
     let place = repository();
     write(place.path(), "nix/sources.json", &niv(NEW));
     write(place.path(), "z.Dockerfile", "FROM alpine\n");
-    let none = "sync-dockerfile: error: cannot sync `z.Dockerfile`: no image is called `niteo/nixpkgs-…`; `alpine` is on line 1\n\
-        hint: `--image PREFIX` says how the base image is called; `--convert --stage NAME --image PREFIX` puts it in the place of another\n";
+    let none = "sync-dockerfile: error: cannot sync `z.Dockerfile`: it has no image whose name begins with `niteo/nixpkgs-`; `alpine` is on line 1\n\
+        hint: `--image PREFIX` names the base image, `--convert --stage NAME` puts it in the place of another image, and `--if-present` skips such files\n";
     refuses(place.path(), &["Dockerfile", "z.Dockerfile"], 1, none);
     refuses(place.path(), &["--check", "Dockerfile", "z.Dockerfile"], 2, none);
     for (file, said) in [
         ("gone", "cannot read `gone`: No such file or directory (os error 2)"),
-        ("nix", "cannot read `nix`: it is no regular file"),
-        ("/dev/zero", "cannot read `/dev/zero`: it is no regular file"),
+        ("nix", "cannot read `nix`: it is a directory, not a regular file"),
+        ("/dev/zero", "cannot read `/dev/zero`: it is a device, not a regular file"),
     ] {
         refuses(place.path(), &["Dockerfile", file], 1, &format!("sync-dockerfile: error: {said}\n"));
         refuses(place.path(), &["--check", "Dockerfile", file], 2, &format!("sync-dockerfile: error: {said}\n"));
@@ -355,7 +360,7 @@ fn the_diff_of_a_check_is_what_patch_takes() {
     write(place.path(), "nix/sources.json", &niv(NEW));
     let check = run(place.path(), &["--check", "--pins", "nix/sources.json", "Dockerfile"]);
     let said = "sync-dockerfile: `Dockerfile` is out of step with `nix/sources.json`\n\
-        sync-dockerfile: to mend it: sync-dockerfile --pins nix/sources.json Dockerfile\n";
+        sync-dockerfile: to fix, run: sync-dockerfile --pins nix/sources.json Dockerfile\n";
     assert_eq!((check.status, check.stderr.as_str()), (1, said));
     assert_eq!(fs::read_to_string(place.path().join("Dockerfile")).unwrap(), dockerfile(OLD));
     write(place.path(), "diff", &check.stdout);

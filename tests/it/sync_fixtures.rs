@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -30,10 +31,12 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Runs the words of a case's `command` in `folder`, with more behind them.
+/// Runs the words of a case's `command`, the first of which is the name of a link, in `folder`, with more behind them.
 fn run(words: &str, more: &[&str], folder: &Path) -> Output {
+    let mut words = words.split_whitespace();
     Command::new(nixkit())
-        .args(words.split_whitespace().chain(more.iter().copied()))
+        .arg0(words.next().unwrap())
+        .args(words.chain(more.iter().copied()))
         .current_dir(folder)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap())

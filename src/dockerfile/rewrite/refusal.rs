@@ -5,12 +5,16 @@ use std::fmt;
 
 use crate::dockerfile::Refused;
 use crate::dockerfile::expand::Problem;
+use crate::dockerfile::text::Unclear;
+use crate::failure::shown;
 
 /// Why a file is not changed, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// `docker build` would refuse it too.
     File(Refused),
+    /// A name in a text that begins as a base image's, but is not one with a tag.
+    Unclear(Unclear),
     /// It names none of the base images.
     NoCandidate {
         /// How they begin.
@@ -100,11 +104,18 @@ impl From<Refused> for Refusal {
     }
 }
 
+impl From<Unclear> for Refusal {
+    fn from(unclear: Unclear) -> Self {
+        Self::Unclear(unclear)
+    }
+}
+
 impl Refusal {
     /// The line that it is about, if it is about one.
     pub fn line(&self) -> Option<usize> {
         match self {
-            Self::File(refused) => Some(refused.line),
+            Self::File(refused) => Some(refused.line).filter(|&line| line > 0),
+            Self::Unclear(unclear) => Some(unclear.line),
             Self::NoCandidate { .. } | Self::NoStage { .. } | Self::Overlap => None,
             Self::Channels { line, .. }
             | Self::Digest { line, .. }
@@ -122,9 +133,10 @@ impl Refusal {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::File(_) | Self::Overlap => return None,
+            Self::Unclear(_) => "write the image with its channel and tag in one piece, or make the line a comment",
             Self::NoCandidate { .. } => {
-                "`--image PREFIX` says how the base image is called; \
-                 `--convert --stage NAME --image PREFIX` puts it in the place of another"
+                "`--image PREFIX` names the base image, `--convert --stage NAME` puts it in the place of another image, \
+                 and `--if-present` skips such files"
             }
             Self::NoStage { .. } => "`--stage` takes a name behind AS, or a number from 0",
             Self::Channels { .. } => "`--stage NAME` says which of them follows this pin, or `--channel NAME` sets all",
@@ -142,40 +154,48 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |names: &[String]| names.iter().map(shown).collect::<Vec<_>>().join("`, `");
         match self {
             Self::File(refused) => write!(f, "docker build refuses it: {}", refused.reason),
+            Self::Unclear(unclear) => {
+                write!(f, "`{}` cannot be read as an image with a tag", shown(&unclear.name))
+            }
             Self::NoCandidate { wanted, images } => {
-                write!(f, "no image is called `{wanted}…`")?;
+                write!(f, "it has no image whose name begins with `{}`", shown(wanted))?;
                 match images.as_slice() {
                     [] => f.write_str(""),
                     [(line, image), rest @ ..] => {
-                        write!(f, "; `{image}` is on line {line}")?;
+                        write!(f, "; `{}` is on line {line}", shown(image))?;
                         if rest.is_empty() { Ok(()) } else { write!(f, ", and {} more", rest.len()) }
                     }
                 }
             }
             Self::NoStage { name, stages } if stages.is_empty() => {
-                write!(f, "it has no stage `{name}`, and none with a name")
+                write!(f, "it has no stage `{}`, and none with a name", shown(name))
             }
-            Self::NoStage { name, stages } => write!(f, "it has no stage `{name}`, but `{}`", stages.join("`, `")),
+            Self::NoStage { name, stages } => write!(f, "it has no stage `{}`, but `{}`", shown(name), list(stages)),
             Self::Channels { channels, .. } => {
-                write!(f, "the base images are of several channels: `{}`", channels.join("`, `"))
+                write!(f, "the base images are of several channels: `{}`", list(channels))
             }
             Self::Digest { reference, .. } => {
-                write!(f, "`{reference}` has a digest, which would win over a new tag")
+                write!(f, "`{}` has a digest, which would win over a new tag", shown(reference))
             }
             Self::Variable { reference, .. } => {
-                write!(f, "a part of `{reference}` comes from a variable that has no value here")
+                write!(f, "a part of `{}` comes from a variable that has no value here", shown(reference))
             }
             Self::Composed { reference, .. } => {
-                write!(f, "what is to change of `{reference}` does not stand in the file in one piece")
+                write!(f, "the part of `{}` that must change is not in the file in one piece", shown(reference))
             }
-            Self::Unreadable { reference, problem, .. } => write!(f, "`{reference}` cannot be followed: {problem}"),
+            Self::Unreadable { reference, problem, .. } => {
+                write!(f, "`{}` cannot be followed: {problem}", shown(reference))
+            }
             Self::Shared { other_line, other, .. } => {
-                write!(f, "`{other}` on line {other_line} is made of the same ARG")
+                write!(f, "`{}` on line {other_line} uses the same ARG", shown(other))
             }
-            Self::NoImage { reference, .. } => write!(f, "the stage begins with `{reference}`, which is no image"),
-            Self::NoChannel { .. } => f.write_str("the new image needs a channel, and the pin states none"),
+            Self::NoImage { reference, .. } => {
+                write!(f, "the stage begins with `{}`, which is not an image", shown(reference))
+            }
+            Self::NoChannel { .. } => f.write_str("the new image needs a channel, and the pin names none"),
             Self::Incomplete { digits, .. } => {
                 write!(f, "the pin holds only the first digits of the commit, `{digits}`")
             }

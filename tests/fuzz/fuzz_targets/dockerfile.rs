@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use nixkit::dockerfile::reference::ImagePrefix;
-use nixkit::dockerfile::rewrite::{DigestRule, Kind, Revision, Wanted, judge};
+use nixkit::dockerfile::rewrite::{DigestRule, Kind, Revision, Syntax, Wanted, judge};
 
 fuzz_target!(|source: &[u8]| {
     let image = ImagePrefix::parse("niteo/nixpkgs-").expect("a good prefix");
@@ -11,12 +11,12 @@ fuzz_target!(|source: &[u8]| {
         image: &image,
         channel: Some("nixos-25.11"),
         channel_is_told: true,
-        revision: &Revision::Full("1".repeat(40)),
+        revision: &Revision::Full("1".repeat(40).parse().expect("a commit")),
         stage: None,
         convert: false,
         digest: &DigestRule::Drop,
     };
-    for kind in [Kind::Dockerfile, Kind::Text] {
+    for kind in [Kind::Dockerfile, Kind::Text(Syntax::Hash), Kind::Text(Syntax::Both), Kind::Text(Syntax::Markup)] {
         if let Ok(judgement) = judge(source, kind, &wanted) {
             let again = judge(judgement.text.as_deref().unwrap_or(source), kind, &wanted)
                 .expect("a file that was rewritten can be read");

@@ -1,10 +1,15 @@
-//! What may be called a channel, and what a commit.
+//! The names of channels and the ids of commits.
 //! It must never let a character through that means something to a shell, a URL or a tag.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
+
+/// Hexadecimal digits of a whole commit.
+const WHOLE: usize = 40;
+/// Fewer digits are not taken for a commit.
+pub(super) const SHORTEST: usize = 7;
 
 /// The name of a channel: `nixos-unstable`, `nixpkgs-unstable`, `nixos-26.05`, `nixos-26.05-small`,
 /// `nixpkgs-26.05-darwin`, and others of the same form.
@@ -111,13 +116,64 @@ impl FromStr for Commit {
     type Err = NoCommit;
 
     fn from_str(text: &str) -> Result<Self, NoCommit> {
-        if text.len() == 40 && is_lower_hex(text) { Ok(Self(text.to_owned())) } else { Err(NoCommit(text.to_owned())) }
+        if text.len() == WHOLE && is_lower_hex(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NoCommit(text.to_owned()))
+        }
     }
 }
 
 impl fmt::Display for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// What is known of a commit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Revision {
+    /// All of it.
+    Full(Commit),
+    /// The first digits only, in lower case, as in the name of a channel's release.
+    Prefix(String),
+}
+
+impl Revision {
+    /// Reads the first 7 to 40 hexadecimal digits of a commit, in either case.
+    pub fn read(text: &str) -> Option<Self> {
+        let lower = text.to_ascii_lowercase();
+        match lower.parse() {
+            Ok(commit) => Some(Self::Full(commit)),
+            Err(_) if (SHORTEST..WHOLE).contains(&lower.len()) && is_lower_hex(&lower) => Some(Self::Prefix(lower)),
+            Err(_) => None,
+        }
+    }
+
+    /// Reads a whole commit, in either case.
+    pub fn whole(text: &str) -> Option<Self> {
+        Self::read(text).filter(Self::is_whole)
+    }
+
+    /// The digits that are known.
+    pub fn digits(&self) -> &str {
+        match self {
+            Self::Full(commit) => commit.as_str(),
+            Self::Prefix(digits) => digits,
+        }
+    }
+
+    /// Whether all digits are known.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
+    /// Whether `tag` names this commit.
+    pub fn is_named_by(&self, tag: &str) -> bool {
+        match self {
+            Self::Full(commit) => tag == commit.as_str(),
+            Self::Prefix(digits) => tag.starts_with(digits.as_str()),
+        }
     }
 }
 
@@ -173,6 +229,27 @@ mod tests {
         }
         let long = format!("nixos-unstable-{}", "x".repeat(64));
         assert!(long.parse::<Channel>().is_err());
+    }
+
+    #[test]
+    fn a_revision_has_seven_to_forty_digits() {
+        let whole = "3b1789322fcbcb5cf51228d732752714f1bf77da";
+        assert_eq!(Revision::read(whole), Some(Revision::Full(whole.parse().unwrap())));
+        assert_eq!(Revision::read(&whole.to_uppercase()), Revision::read(whole));
+        assert_eq!(Revision::read("EABC3821918"), Some(Revision::Prefix("eabc3821918".to_owned())));
+        for bad in ["", "eabc38", "eabc382191x", "nixos-25.11", &format!("{whole}0")] {
+            assert_eq!(Revision::read(bad), None, "{bad}");
+        }
+        assert_eq!(Revision::whole("eabc3821918"), None);
+        for (own, tag, named) in [
+            (whole, whole, true),
+            (whole, &whole[..12], false),
+            (&whole[..12], whole, true),
+            (&whole[..12], &whole[..12], true),
+            (&whole[..12], &whole[..11], false),
+        ] {
+            assert_eq!(Revision::read(own).unwrap().is_named_by(tag), named, "{own} {tag}");
+        }
     }
 
     #[test]
