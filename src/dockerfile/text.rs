@@ -90,9 +90,9 @@ fn beginning(code: &[u8], at: usize, image: &ImagePrefix) -> Option<usize> {
     }
     let mut start = slash - code[..slash].iter().rev().take_while(|&&byte| is_host_byte(byte)).count();
     // `image:host/…`: what is behind the last colon is the host, unless it is a port.
-    if let Some(colon) = code[start..slash].iter().rposition(|&byte| byte == b':').map(|colon| start + colon)
-        && !(colon + 1 < slash && code[colon + 1..slash].iter().all(u8::is_ascii_digit))
-    {
+    let colon = code[start..slash].iter().rposition(|&byte| byte == b':').map(|colon| start + colon);
+    let is_port = |colon: &usize| colon + 1 < slash && code[colon + 1..slash].iter().all(u8::is_ascii_digit);
+    if let Some(colon) = colon.filter(|colon| !is_port(colon)) {
         start = colon + 1;
     }
     start = after_default_sign(code, start, slash);

@@ -274,11 +274,12 @@ fn rename_to_nothing(from: &Path, to: &Path) -> anyhow::Result<()> {
 fn inherit_nothing(folder: &File) -> nix::Result<()> {
     use rustix::fs::{fgetxattr, fremovexattr};
     for list in ["system.posix_acl_default", "system.posix_acl_access"] {
-        if let Err(errno) = fremovexattr(folder, list)
+        match fremovexattr(folder, list) {
             // Many file systems have no such lists.
-            && fgetxattr(folder, list, &mut [0_u8; 0]).is_ok()
-        {
-            return Err(Errno::from_raw(errno.raw_os_error()));
+            Err(errno) if fgetxattr(folder, list, &mut [0_u8; 0]).is_ok() => {
+                return Err(Errno::from_raw(errno.raw_os_error()));
+            }
+            _ => {}
         }
     }
     let (user, group) = (Uid::effective(), Gid::effective());

@@ -177,9 +177,7 @@ impl<'a> Projects<'a> {
             self.found.insert(key.clone(), Rc::new(followed));
         }
         let followed = Rc::clone(&self.found[&key]);
-        if let Some(remark) = &followed.remark
-            && self.remarks.insert(remark.clone())
-        {
+        if let Some(remark) = followed.remark.as_ref().filter(|remark| self.remarks.insert((*remark).clone())) {
             self.voice.note(remark);
         }
         let pin = &followed.pin;
