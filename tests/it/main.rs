@@ -25,6 +25,7 @@ mod properties;
 mod reports;
 mod sbom;
 mod set_up;
+mod stand_in;
 mod start_tmate;
 mod support;
 mod sync_dockerfile;
