@@ -5,7 +5,7 @@ mod names;
 mod profile;
 
 pub use names::{Wanted, read_tree};
-pub use profile::{Environment, Profile, default_candidates, find_default, home_of, resolve};
+pub use profile::{Environment, Profile, default_candidates, find_default, home_directory, resolve};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
