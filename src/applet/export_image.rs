@@ -414,13 +414,17 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let profiles = request.profile.find(voice)?;
     let included = request.includes.iter().map(|path| query::resolve(path, store)).collect::<anyhow::Result<Vec<_>>>();
     let named: Vec<StorePath> = store_paths(&profiles).into_iter().chain(store_paths(&included?)).collect();
-    let registrations = nix.registration(&nix.closure(&named)?)?;
+    let closure = nix.closure(&named)?;
+    let registrations = nix.registration(&closure)?;
     voice.decision(&format!("the closure has {} store paths", registrations.len()));
 
     let inspected = Inspected { store, registrations: &registrations, roots: &named, jobs, interrupt: &interrupt };
     let bill = request.inspect.run(inspected)?;
 
     let (mut beside, mut warnings) = request.beside(&profiles, &interrupt)?;
+    if request.includes.is_empty() {
+        warnings.extend(request.profile.nix_inside(&profiles, &closure));
+    }
     let store = &request.profile.store;
     let mut settings = request.settings(&profiles);
     if let Some(bill) = &bill {

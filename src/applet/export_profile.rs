@@ -191,6 +191,10 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let roots = store_paths(&profiles);
     let closure = nix.closure(&roots)?;
     voice.decision(&format!("the closure has {} store paths", closure.len()));
+    let nix_inside = request.profile.nix_inside(&profiles, &closure);
+    if let Some(warning) = &nix_inside {
+        voice.warning(warning);
+    }
 
     let store = &request.profile.store;
     let exported = request.profile.exported(&profiles);
@@ -221,6 +225,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     for warning in &warnings {
         voice.warning(warning);
     }
+    warnings.extend(nix_inside);
 
     let layers = request.layers.map(|count| layered(&registrations, &roots, count.into()));
     let parts = layers.as_ref().map_or_else(|| vec![closure.clone()], Clone::clone);

@@ -2,6 +2,7 @@
 //! It must never write, and it must know nothing of where the root goes.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -14,6 +15,7 @@ use crate::report::Voice;
 use crate::root::accounts::Account;
 use crate::root::{self, Extent, NamedTree, Plan};
 use crate::sink::receipt::ExportedProfile;
+use crate::store::naming::Naming;
 use crate::store::query::{self, Environment, Profile, Wanted};
 use crate::store::{StoreDirectory, StorePath};
 
@@ -79,7 +81,7 @@ impl ProfileRequest {
             if arguments.store_only { None } else { Some(root::profile_path(&arguments.profile_path, &store)?) };
         let environment = Environment {
             nix_profile: variable("NIX_PROFILE"),
-            home: set("HOME").or_else(home_of_this_user),
+            home: home(variable("HOME")),
             xdg_state_home: variable("XDG_STATE_HOME"),
         };
         let extent = if arguments.bare { Extent::Bare } else { Extent::Complete { user } };
@@ -110,6 +112,19 @@ impl ProfileRequest {
             voice.decision(&format!("profile `{}` leads to `{}`", shown(&profile.name), profile.path));
         }
         Ok(profiles)
+    }
+
+    /// A warning if the default profile brings Nix itself. In images such as nixos/nix it is installed there, and all
+    /// of it would be exported.
+    pub(super) fn nix_inside(&self, profiles: &[Profile], closure: &[StorePath]) -> Option<String> {
+        let default = profiles.first().filter(|_| self.profiles.is_empty())?;
+        let nix = closure.iter().find(|path| is_nix(path))?;
+        Some(format!(
+            "the default profile `{}` contains Nix itself (`{}`); to export only what you built, name it, as in \
+             `--profile ./result`",
+            shown(&default.name),
+            nix.name()
+        ))
     }
 
     /// What the root has beside its store, with the texts of the warnings.
@@ -145,15 +160,23 @@ impl ProfileRequest {
     }
 }
 
+/// Whether it is the main output of Nix, or of another implementation of it.
+fn is_nix(path: &StorePath) -> bool {
+    let Naming { package, version, output, .. } = Naming::of(path, None);
+    ["nix", "nix-cli", "lix", "determinate-nix"].contains(&package)
+        && output.is_none()
+        && version.is_some_and(|version| !version.contains('-'))
+}
+
 /// The store paths of `profiles`.
 pub(super) fn store_paths(profiles: &[Profile]) -> Vec<StorePath> {
     profiles.iter().map(|profile| profile.path.clone()).collect()
 }
 
-/// Where no `HOME` is set, as in many containers. As Nix does, but without the C library's modules.
-fn home_of_this_user() -> Option<OsString> {
-    let passwd = fs_err::read_to_string("/etc/passwd").ok()?;
-    query::home_of(geteuid().as_raw(), &passwd).map(Into::into)
+/// The home directory that Nix uses, but without the C library's modules for users.
+fn home(variable: Option<OsString>) -> Option<OsString> {
+    let owner = |path: &Path| fs_err::metadata(path).map(|data| data.uid());
+    query::home_directory(variable, geteuid().as_raw(), owner, || fs_err::read_to_string("/etc/passwd").ok())
 }
 
 /// Seconds since 1970 in `SOURCE_DATE_EPOCH` (reproducible-builds.org), where that is set and not empty.
@@ -191,6 +214,21 @@ mod tests {
         for bad in ["-1", "yesterday", "1.5", " 1", "99999999999999999999"] {
             let error = epoch(Some(bad)).unwrap_err().to_string();
             assert!(error.contains(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn nix_is_known_by_the_name_of_its_store_path() {
+        let is_nix =
+            |name: &str| is_nix(&StorePath::parse(&format!("0c5b8vw40dy178xlpddw65q9gf1h2186-{name}")).unwrap());
+        for name in ["nix-2.8.0", "nix-2.32.0pre20251001_0f1", "nix-cli-2.31.2", "lix-2.93.3", "determinate-nix-3.11.2"]
+        {
+            assert!(is_nix(name), "{name}");
+        }
+        for name in
+            ["nix", "nix-2.8.0-man", "nix-prefetch-git-1.0", "nixos-rebuild-25.11", "phoenix-1.7", "nix-ld-2.0.5"]
+        {
+            assert!(!is_nix(name), "{name}");
         }
     }
 

@@ -7,7 +7,7 @@ mod profile;
 
 pub use location::locate;
 pub use names::{Wanted, read_texts, read_tree};
-pub use profile::{Environment, Profile, default_candidates, find_default, home_of, resolve};
+pub use profile::{Environment, Profile, default_candidates, find_default, home_directory, resolve};
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -31,6 +31,7 @@ mod reports;
 mod runtimes;
 mod sbom;
 mod set_up;
+mod stand_in;
 mod start_tmate;
 mod support;
 mod sync_dockerfile;

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::{Export, Receipt, Store, Tree, finish, fixture, folder, judge, root_for};
+use crate::support::{Export, Receipt, Store, Tree, finish, fixture, folder, installed, judge, root_for};
 
 /// Exports one profile by the name it has on the command line, and judges the root.
 fn export(store: &Store, name: &Path, leads_to: &Path) -> (Receipt, Vec<String>) {
@@ -159,6 +160,70 @@ fn the_last_default_is_the_profile_of_all_users() {
     let export = Export::new(&store).under(["unshare", "--mount", "sh", "-c", hide, path.to_str().unwrap()]);
     let receipt = export.env("HOME", "/nonexistent").root(&root).exports();
     assert_eq!(named(&receipt), [("/nix/var/nix/profiles/default", path.as_path())]);
+}
+
+#[test]
+fn a_home_of_another_user_is_not_used() {
+    if !root_for("a file of another user, and a mount over `/etc/passwd`") {
+        return;
+    }
+    let store = Store::new();
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    fs_err::write(at("passwd"), format!("root:x:0:0::{}:/bin/sh\n", at("root").display())).unwrap();
+    for (home, attribute) in [("github", "first"), ("root", "second")] {
+        fs_err::create_dir(at(home)).unwrap();
+        symlink(store.build(attribute), at(home).join(".nix-profile")).unwrap();
+    }
+    let hide = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+    let passwd = at("passwd");
+    let found = |out: &str| {
+        let export = Export::new(&store).under(["unshare", "--mount", "sh", "-c", hide, passwd.to_str().unwrap()]);
+        let receipt = export.env("HOME", at("github")).root(at(out)).exports();
+        receipt.profiles[0].name.clone()
+    };
+    assert_eq!(found("own"), at("github/.nix-profile").to_str().unwrap());
+    std::os::unix::fs::chown(at("github"), Some(1001), None).unwrap();
+    // As Nix does, but not yet the 2.8 of Debian 12.
+    assert_eq!(found("other"), at("root/.nix-profile").to_str().unwrap());
+}
+
+#[test]
+fn a_default_profile_with_nix_in_it_is_a_warning() {
+    let store = Store::new();
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let make = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/make.nix");
+    let text = format!(
+        r#"let make = import {}; nix = make "nix-2.99.0" "mkdir -p $out/bin; echo >$out/bin/nix";
+           in make "user-environment" "mkdir $out; ln -s ${{nix}}/bin $out/bin""#,
+        make.display()
+    );
+    fs_err::write(at("default.nix"), text).unwrap();
+    let path = finish(store.command("nix-build").arg(at("default.nix")).arg("--no-out-link"));
+    symlink(&path, at("profile")).unwrap();
+    let default = || Export::new(&store).env("NIX_PROFILE", at("profile"));
+    let warning = format!(
+        "the default profile `{}` contains Nix itself (`nix-2.99.0`); to export only what you built, name it, as in \
+         `--profile ./result`",
+        at("profile").display()
+    );
+    default().root(at("default")).exports_with(std::slice::from_ref(&warning));
+    let dry = default().arg("--dry-run").run();
+    assert_eq!((dry.status.code(), dry.stderr), (Some(0), format!("export-profile: warning: {warning}\n")));
+    // Who names it means it.
+    Export::new(&store).profile(at("profile")).root(at("named")).exports();
+
+    let image = |words: &[&str]| {
+        let mut command = Command::new(installed().join("export-image"));
+        command.args(["--json", "--tag", "x"]).args(words).arg(at("layout")).env_clear().envs(store.environment());
+        let output = command.env("NIX_PROFILE", at("profile")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let receipt: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (receipt["warnings"].clone(), String::from_utf8_lossy(&output.stderr).contains(&warning))
+    };
+    assert_eq!(image(&[]), (serde_json::json!([warning]), true));
+    assert_eq!(image(&["--profile", &path]), (serde_json::json!([]), false));
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn installs(purpose: &str, cargo: Option<&str>, offered: &str, has_rustup: bool)
     script(&bin.join("dpkg-query"), "printf installed");
     script(&bin.join("apt-cache"), &format!("printf '  Candidate: {offered}+dfsg1-1\\n'"));
     script(&bin.join("env"), "shift; exec \"$@\"");
+    script(&bin.join("dpkg"), "exit 1");
     writes("apt-get");
     writes("curl");
     if has_rustup {

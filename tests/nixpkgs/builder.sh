@@ -1,4 +1,4 @@
-# Makes a store path of an installed Debian package: its files without the leading /usr, sbin in bin as
+# Makes a store path of an installed Debian package, or of several in one: their files without the leading /usr, sbin in bin as
 # in nixpkgs, and with the loader, libraries and shell of the store. default.nix says what the variables hold.
 # shellcheck shell=bash disable=SC2154  # Nix sets them
 set -euo pipefail
@@ -17,7 +17,8 @@ fail() {
 copy() {
   mkdir -p "$out"
   # Files only: the directories of a usr-merged system are partly links. tar keeps hard links.
-  dpkg-query -L "$debian" | { grep -E "$wanted" || true; } | { grep -vE "$unwanted" || true; } |
+  # shellcheck disable=SC2086  # several
+  dpkg-query -L $debian | { grep -E "$wanted" || true; } | { grep -vE "$unwanted" || true; } |
     while IFS= read -r file; do
       if [[ -f $file || -L $file ]]; then printf '%s\n' "${file#/}"; fi
     done |
@@ -36,6 +37,7 @@ set_shell() {
   fi
 }
 
+# The directory with library $1, which file $2 needs.
 directory_of() {
   local directory
   for directory in "${directories[@]}"; do
@@ -44,7 +46,7 @@ directory_of() {
       return
     fi
   done
-  fail "no package that it depends on has $1"
+  fail "no installed package has $1, which ${2#"$out"/} needs"
 }
 
 # Gives a program or library the store's loader and a run path of exactly what it links to.
@@ -55,7 +57,7 @@ set_libraries() {
   [[ -n $needed ]] || return 0
   if loader=$(patchelf --print-interpreter "$file" 2>/dev/null); then
     loader=${loader##*/}
-    options+=(--set-interpreter "$(directory_of "$loader")/$loader")
+    options+=(--set-interpreter "$(directory_of "$loader" "$file")/$loader")
     # glibc opens this one by name when a thread ends itself, and would look for it below /usr.
     if grep -qaE 'pthread_(cancel|exit)' "$file" && [[ $needed != *libgcc_s.so.1* ]]; then
       # By itself: patchelf 0.14 writes a wrong run path when it does both at once.
@@ -64,19 +66,25 @@ set_libraries() {
     fi
   fi
   for name in $needed; do
-    directory=$(directory_of "$name")
+    directory=$(directory_of "$name" "$file")
     if [[ :$run_path: != *:$directory:* ]]; then run_path+=${run_path:+:}$directory; fi
   done
   patchelf "${options[@]}" --set-rpath "$run_path" "$file"
 }
 
-# Absolute links lead out of the store; a link into another package has no target here.
+# Where in the output a file of this machine lies.
+place_of() {
+  local path=${1#/usr}
+  printf '%s\n' "$out${path/#\/sbin\//\/bin\/}"
+}
+
+# Absolute links lead out of the store, some by way of /etc/alternatives; a link into another package has no target here.
 set_target() {
   local target
   target=$(readlink "$1")
   if [[ $target == /* ]]; then
-    target=${target#/usr}
-    ln -sfrn "$out${target/#\/sbin\//\/bin\/}" "$1"
+    if [[ $target == /etc/* ]]; then target=$(readlink -m "$target"); fi
+    ln -sfrn "$(place_of "$target")" "$1"
   fi
   if [[ ! -e $1 ]]; then rm "$1"; fi
 }
@@ -95,9 +103,10 @@ command -v patchelf >/dev/null || fail 'patchelf is not installed; .ci/set-up ru
 copy
 
 directories=("$out"/lib*/**/)
-for library in $libraries; do directories+=("$library"/lib*/ "$library"/lib*/*/); done
+for library in $libraries; do directories+=("$library"/lib*/**/); done
 
-mapfile -d '' files < <(find "$out" -type f -print0)
+# One name of each file: patchelf would change the same program again by each of its names.
+mapfile -d '' files < <(find "$out" -type f -printf '%i %p\0' | sort -z -n -s -k 1,1 -u | cut -z -d ' ' -f 2-)
 programs=()
 for file in "${files[@]}"; do
   magic=
@@ -117,6 +126,11 @@ for link in "${links[@]}"; do set_target "$link"; done
 
 if [[ -n $environment ]]; then
   for program in "${programs[@]}"; do wrap "$program"; done
+fi
+
+# The command may have its name from update-alternatives.
+if [[ -n $command && ! -e $out/bin/$command ]]; then
+  ln -srn "$(place_of "$(readlink -f "$(type -P "$command")")")" "$out/bin/$command"
 fi
 
 cd "$out"

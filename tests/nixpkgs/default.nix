@@ -1,21 +1,28 @@
 # Packages under nixpkgs' names, each made from the Debian package installed on this machine. README.md
-# says how to use it; builder.sh makes the packages. This file must read nothing but dpkg's database and
-# the machine's CA certificates, so that a package changes exactly when its Debian package does. In a tree
-# that `freeze` made it reads the copies there instead, and so means the same packages on any machine.
+# says how to use it; index.sh finds out what is installed and what links to what, and builder.sh makes the packages.
+# This file must read nothing but that index and the machine's CA certificates, so that a package changes exactly
+# when its Debian package does. In a tree that `freeze` made it reads the copies there instead, and so means the
+# same packages on any machine.
 { system ? builtins.currentSystem, ... }:
 
 let
   # nixpkgs' attribute name, and in what it differs from the Debian package of that name:
   #   debian       name of the Debian package
+  #   command      or a command that it has: the package is the one that has it on this machine
   #   environment  variables for its programs, in place of paths below /usr that Debian compiled in
   #   postInstall  shell command, run in $out at the end
   programs = {
     bash.postInstall = "ln -s bash bin/sh";
-    coreutils = { };
+    # In Ubuntu a package of links to the programs of two others.
+    coreutils.command = "ls";
     curl = { };
     # Written in Go. nixpkgs calls the program `registry`.
     distribution.debian = "docker-registry";
     distribution.postInstall = "ln -s docker-registry bin/registry";
+    findutils = { };
+    # Any awk: what update-alternatives has chosen.
+    gawk.command = "awk";
+    getent.debian = "libc-bin";
     git.environment = {
       GIT_EXEC_PATH = "${out}/lib/git-core";
       GIT_TEMPLATE_DIR = "${out}/share/git-core/templates";
@@ -26,7 +33,7 @@ let
     gzip = { };
     hello = { };
     # Debian has the configuration and the certificates of Java in /etc, behind links.
-    jre_headless.debian = dependencyOf "default-jre-headless" "openjdk-[0-9]+-jre-headless";
+    jre_headless.debian = newest "openjdk-[0-9]+-jre-headless";
     jre_headless.postInstall = ''
       rm -f lib/jvm/java-1.*
       cd lib/jvm/java-*/
@@ -48,7 +55,7 @@ let
     opensshServer.debian = "openssh-server";
     openssl = { };
     # Without its just-in-time compiler, which needs LLVM.
-    postgresql.debian = dependencyOf "postgresql" "postgresql-[0-9]+";
+    postgresql.debian = newest "postgresql-[0-9]+";
     postgresql.postInstall = ''
       rm -rf lib/postgresql/*/lib/{llvmjit*,bitcode}
       mkdir -p bin
@@ -66,19 +73,23 @@ let
       done
       ln -sr bin/python3.* bin/python3
     '';
+    procps = { };
     sqlite.debian = "sqlite3";
     # tmate does not start without a UTF-8 locale and a description of the terminal.
     tmate.environment = {
       inherit TERMINFO_DIRS;
       LOCPATH = "${debianPackages.libc-bin}/lib/locale";
     };
+    which.command = "which";
     xz.debian = "xz-utils";
   };
 
-  python = dependencyOf "python3" "python3\\.[0-9]+";
+  python = newest "python3\\.[0-9]+";
 
   packages = mapAttrs (pname: program: make ({ inherit pname; debian = pname; shell = shellFor pname; } // program)) programs // {
-    inherit buildEnv cacert debianPackages snapshot;
+    inherit buildEnv cacert debianPackages;
+    # A file, which `freeze` copies.
+    inherit index;
     glibc = debianPackages.${libc};
     zlib = debianPackages.zlib1g;
     # Names of nixpkgs for variants that Debian has one of.
@@ -94,25 +105,27 @@ let
   nixpkgsNames = { ${libc} = "glibc"; zlib1g = "zlib"; };
 
   inherit (builtins)
-    attrNames concatMap concatStringsSep elem elemAt filter fromJSON head intersectAttrs isList isString length
-    listToAttrs mapAttrs match pathExists readFile split stringLength substring toJSON;
+    attrNames concatMap concatStringsSep elem elemAt filter foldl' fromJSON hashFile mapAttrs match pathExists readFile toJSON;
 
   out = builtins.placeholder "out";
   shellFor = pname: if pname == "bash" then out else packages.bash;
   TERMINFO_DIRS = "${debianPackages.ncurses-base}/lib/terminfo";
 
-  make = { pname, debian, shell ? "", environment ? { }, postInstall ? "" }:
-    let package = stanzaOf debian;
+  make = { pname, debian, command ? "", shell ? "", environment ? { }, postInstall ? "" }:
+    let
+      main = if command == "" then debian else commands.${command} or (throw "there is no `${command}` on this machine");
+      package = packageOf main;
+      parts = [ main ] ++ (if command == "" then [ ] else filter (name: name != libc) package.parts);
     in derivation {
       name = "${pname}-${upstream package.Version}";
       version = upstream package.Version;
       builder = "/bin/bash";
       args = [ ./builder.sh ];
-      inherit pname system shell postInstall;
-      debian = "${debian}:${package.Architecture}";
+      inherit pname system shell command postInstall;
+      debian = map (name: "${name}:${(packageOf name).Architecture}") parts;
       # The builder does not read it: a new Debian revision has to be a new store path.
-      debianVersion = package.Version;
-      libraries = map (name: debianPackages.${name}) (librariesOf debian);
+      debianVersion = map (name: (packageOf name).Version) parts;
+      libraries = map (name: debianPackages.${name}) (librariesOf parts);
       # As with a compiled-in path, a variable that is set already wins.
       environment = concatStringsSep "\n"
         (map (name: ''export ${name}="''${${name}-${environment.${name}}}"'') (attrNames environment));
@@ -121,7 +134,7 @@ let
   # Without epoch, Debian revision, and marks such as .dfsg and ~rc1: `~` may not stand in a store path.
   upstream = version: elemAt (match "([0-9]+:)?([^-+~.]+(\\.[0-9][^-+~.]*)*).*" version) 1;
 
-  cacert = run "nss-cacert-${upstream (stanzaOf "ca-certificates").Version}" {
+  cacert = run "nss-cacert-${upstream (packageOf "ca-certificates").Version}" {
     bundle = builtins.path {
       name = "ca-certificates.crt";
       path = if frozen then ./ca-certificates.crt else /etc/ssl/certs/ca-certificates.crt;
@@ -153,52 +166,33 @@ let
     args = [ "-euc" "PATH=/usr/bin:/bin; ${script}\nexit 0" ];
   });
 
-  # What a package may link to. The C library opens libgcc_s for threads that end themselves and depends
-  # on it for that, while libgcc_s links to the C library: Debian has that cycle, the store may not.
-  librariesOf = debian:
-    if debian == libc then [ ]
-    else filter isLibrary (dependencies debian ++ (if elem debian (dependencies libc) then [ ] else dependencies libc));
+  # What the programs and libraries of these packages link to, and the C library. That one opens libgcc_s for threads
+  # that end themselves and cannot have it as a library, since libgcc_s links to the C library.
+  librariesOf = parts:
+    let
+      linked = concatMap (name: (packageOf name).libraries) parts;
+      all = linked ++ (if elem libc parts then [ ] else [ libc ]) ++ (if elem libc parts || elem libgcc parts then [ ] else [ libgcc ]);
+    in attrNames (builtins.listToAttrs (map (name: { inherit name; value = null; }) (filter (name: !elem name parts) all)));
   libc = "libc6";
+  libgcc = "libgcc-s1";
 
-  isLibrary = debian: installed.${debian}.isLibrary or (listsLibrary debian);
-  listsLibrary = debian:
-    let
-      package = installed.${debian};
-      list = suffix: "/var/lib/dpkg/info/${debian}${suffix}.list";
-      ofArchitecture = list ":${package.Architecture}";
-      files = readFile (if pathExists ofArchitecture then ofArchitecture else list "");
-    in length (split "/lib[^/\n]*\\.so" files) > 1;
-
-  dependencies = debian: filter (name: name != debian)
-    (concatMap resolve (names (installed.${debian}.Pre-Depends or "") ++ names (installed.${debian}.Depends or "")));
-
-  # The dependency of an installed package whose name has this form: some packages exist to name another.
-  dependencyOf = debian: form: head (filter (name: match form name != null) (dependencies debian) ++ [ debian ]);
-
-  resolve = name: if installed ? ${name} then [ name ] else providers.${name} or [ ];
-  providers = mapAttrs (_: value: [ value ]) (listToAttrs (concatMap
-    (value: map (name: { inherit name value; }) (names (installed.${value}.Provides or "")))
-    (attrNames installed)));
-
-  # The names in a field such as "libc6 (>= 2.34), debconf | debconf-2.0".
-  names = field: map head (filter isList (split "([a-z0-9][a-z0-9+.-]+)(:[a-z0-9]+)?( \\([^)]*\\))?" field));
-
-  # dpkg's record of each installed package, by name.
-  stanzaOf = debian: installed.${debian} or (throw "Debian package ${debian} is not installed");
+  # The newest installed package whose name has this form.
+  newest = form: foldl' (_: name: name) form (filter (name: match form name != null) (attrNames installed));
+  # What index.sh says of an installed package, by its name.
+  packageOf = debian: installed.${debian} or (throw "Debian package ${debian} is not installed");
+  installed = snapshot.packages;
+  inherit (snapshot) commands;
+  snapshot = fromJSON (readFile index);
   frozen = pathExists ./snapshot.json;
-  installed = if frozen then fromJSON (readFile ./snapshot.json) else dpkgs;
-  # What this file asks of dpkg, all at once: what `freeze` writes.
-  snapshot = mapAttrs (debian: package: intersectAttrs fieldsRead package // { isLibrary = listsLibrary debian; }) installed;
-  fieldsRead = { Architecture = null; Depends = null; Pre-Depends = null; Provides = null; Version = null; };
-  dpkgs =
-    let
-      stanzas = map fields (strings "\n\n" (readFile /var/lib/dpkg/status));
-      native = (head (filter (stanza: stanza.Package or "" == "dpkg") stanzas)).Architecture;
-      isInstalled = stanza: match ".* installed" (stanza.Status or "") != null && elem stanza.Architecture [ native "all" ];
-    in listToAttrs (map (value: { name = value.Package; inherit value; }) (filter isInstalled stanzas));
-  fields = stanza: listToAttrs (map field (strings "\n" stanza));
-  # Not by a regular expression: libstdc++ recurses for each character that one matches, and some fields are long.
-  field = line: let name = head (split ":" line); in { inherit name; value = substring (stringLength name + 2) (-1) line; };
-  strings = separator: text: filter isString (split separator text);
+  index = if frozen then ./snapshot.json else derivation {
+    name = "debian-packages.json";
+    system = builtins.currentSystem;
+    builder = "/bin/bash";
+    args = [ "-euc" "bash ${./index.sh} >$out; exit 0" ];
+    PATH = "/usr/bin:/bin";
+    commands = concatMap (pname: let inherit (programs.${pname}) command; in if programs.${pname} ? command then [ command ] else [ ]) (attrNames programs);
+    # Made again when anything is installed, upgraded or removed.
+    status = hashFile "sha256" /var/lib/dpkg/status;
+  };
 in
 packages

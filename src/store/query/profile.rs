@@ -25,19 +25,37 @@ pub struct Profile {
     pub path: StorePath,
 }
 
-/// The variables that say where a user's profile lies.
+/// Where a user's profile may be.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// `$NIX_PROFILE`
     pub nix_profile: Option<OsString>,
-    /// `$HOME`
+    /// As [`home_directory`] finds it.
     pub home: Option<OsString>,
     /// `$XDG_STATE_HOME`
     pub xdg_state_home: Option<OsString>,
 }
 
+/// The home directory that Nix uses for `user`: `$HOME`, if it does not exist or is owned by that user, and else the
+/// one in `passwd`. In a GitHub job, for example, `$HOME` belongs to a user of the machine outside of the container.
+pub fn home_directory(
+    variable: Option<OsString>,
+    user: u32,
+    owner: impl FnOnce(&Path) -> std::io::Result<u32>,
+    passwd: impl FnOnce() -> Option<String>,
+) -> Option<OsString> {
+    let is_used = |home: &OsString| match owner(Path::new(home)) {
+        Ok(owner) => owner == user,
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    };
+    variable
+        .filter(|home| !home.is_empty())
+        .filter(is_used)
+        .or_else(|| home_of(user, &passwd()?).filter(|home| !home.is_empty()).map(Into::into))
+}
+
 /// The home directory of the user with this number, according to the text of `/etc/passwd` (passwd(5)).
-pub fn home_of(uid: u32, passwd: &str) -> Option<String> {
+fn home_of(uid: u32, passwd: &str) -> Option<String> {
     passwd.lines().find_map(|line| {
         let fields: Vec<_> = line.split(':').collect();
         (fields.len() == 7 && fields[2] == uid.to_string()).then(|| fields[5].to_owned())
@@ -196,6 +214,31 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nrubbish\nme:x:1000:100::/home/me:\nme:x:1000\n";
         for (uid, home) in [(0, Some("/root")), (1000, Some("/home/me")), (1, None)] {
             assert_eq!(home_of(uid, passwd).as_deref(), home);
+        }
+    }
+
+    #[test]
+    fn the_home_is_the_variables_only_if_it_is_the_users_own() {
+        use std::io::Error;
+        let owned = |owner: u32| move || Ok(owner);
+        let fails = |kind: ErrorKind| move || Err(Error::from(kind));
+        let passwd = Some("root:x:0:0::/root:/bin/sh\nme:x:7:7:::/bin/sh\n");
+        let home = |variable: Option<&str>, user, owner: &dyn Fn() -> std::io::Result<u32>, passwd: Option<&str>| {
+            home_directory(variable.map(Into::into), user, |_| owner(), || passwd.map(str::to_owned))
+        };
+        for (variable, user, owner, passwd, expected) in [
+            (Some("/gh"), 0, &owned(0) as &dyn Fn() -> _, passwd, Some("/gh")),
+            (Some("/gh"), 0, &fails(ErrorKind::NotFound), passwd, Some("/gh")),
+            (Some("/gh"), 0, &owned(1001), passwd, Some("/root")),
+            (Some("/gh"), 1001, &owned(0), passwd, None),
+            (Some("/gh"), 0, &fails(ErrorKind::PermissionDenied), passwd, Some("/root")),
+            (Some("/gh"), 0, &fails(ErrorKind::NotADirectory), passwd, Some("/root")),
+            (None, 0, &owned(0), passwd, Some("/root")),
+            (Some(""), 0, &owned(0), passwd, Some("/root")),
+            (None, 7, &owned(7), passwd, None),
+            (None, 0, &owned(0), None, None),
+        ] {
+            assert_eq!(home(variable, user, owner, passwd), expected.map(Into::into), "{variable:?} {user}");
         }
     }
 
