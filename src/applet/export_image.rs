@@ -13,6 +13,7 @@ use super::additions::Additions;
 use super::inspect::{InspectArguments, Inspected, only_one};
 use super::options::{Jobs, Loudness};
 use super::profile::{ProfileArguments, ProfileRequest, source_date_epoch, store_paths};
+use crate::closure::limits::Size;
 use crate::failure::{Usage, hinted, shown};
 use crate::input;
 use crate::interrupt::Interrupt;
@@ -91,9 +92,14 @@ struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=19))]
     level: Option<u8>,
 
-    /// Keep layers here, and take from here those that were made before.
+    /// Keep layers here, and take from here those that were made before. A cache that cannot be written is a warning.
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+
+    /// Remove layers from the cache afterwards, least recently used first, until it has at most SIZE, such as 2G. Layers
+    /// of this image stay.
+    #[arg(long, value_name = "SIZE", requires = "cache")]
+    cache_max_size: Option<Size>,
 
     #[command(flatten)]
     jobs: Jobs,
@@ -279,6 +285,7 @@ struct Request {
     layers: usize,
     compression: Compression,
     cache: Option<PathBuf>,
+    cache_max_size: Option<Size>,
     settings: Settings,
     /// Whether the root has all that programs expect of a system, so that users can be added.
     is_complete: bool,
@@ -318,6 +325,7 @@ impl Request {
             layers: arguments.layers.into(),
             compression,
             cache: arguments.cache,
+            cache_max_size: arguments.cache_max_size,
             settings: arguments.config.settings()?,
             is_complete,
             is_store_only,
@@ -461,6 +469,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         tags: &request.tags,
         compression: request.compression,
         cache: request.cache.as_deref(),
+        cache_max_size: request.cache_max_size.map(|Size(bytes)| bytes),
         jobs,
         directory_mode: 0o777 & !mask.bits(),
     };

@@ -19,7 +19,7 @@ pub use pipeline::Compression;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use fs_err as fs;
@@ -34,7 +34,7 @@ use crate::oci::{self, Descriptor, Digest, Platform, Settings, Tag, document};
 use crate::progress::Progress;
 use crate::store::{Registration, StoreDirectory, StorePath};
 use blobs::{Archive, Blobs, Folder};
-use cache::Cache;
+use cache::{Cache, Found};
 use contents::Contents;
 use layout::Layout;
 use pipeline::{Step, Written};
@@ -76,6 +76,8 @@ pub struct Image<'a> {
     pub compression: Compression,
     /// Where layers are kept between runs.
     pub cache: Option<&'a Path>,
+    /// How many bytes that may have afterwards.
+    pub cache_max_size: Option<u64>,
     /// How many threads compress.
     pub jobs: usize,
     /// Permissions of a new layout's directory.
@@ -121,11 +123,13 @@ impl Image<'_> {
         progress: &Progress,
         interrupt: &Interrupt,
     ) -> anyhow::Result<Outcome> {
+        let cache = self.cache.map(Cache::open);
         let draft = Draft::create(destination.target())?;
         let path = draft.path().to_owned();
+        let work = Work { draft: &path, cache: cache.as_ref(), progress, interrupt };
         let filled = match destination {
-            Destination::Layout(_) => self.fill_layout(&path, progress, interrupt),
-            Destination::Archive(_) | Destination::Stdout { .. } => self.fill_archive(&path, progress, interrupt),
+            Destination::Layout(_) => self.fill_layout(work),
+            Destination::Archive(_) | Destination::Stdout { .. } => self.fill_archive(work),
         };
         let published = filled.and_then(|written| {
             interrupt.check()?;
@@ -144,29 +148,28 @@ impl Image<'_> {
                 Err(error.context(format!("cannot remove `{}` ({left:#}) after a failure", shown(&path))))
             }
             // The image is where it should be; the next run for the same place removes the draft.
-            (_, outcome) => outcome,
+            (_, Ok(mut outcome)) => {
+                if let Some(cache) = &cache {
+                    if let Some(most) = self.cache_max_size {
+                        cache.prune(most);
+                    }
+                    outcome.warnings.extend(cache.warning());
+                }
+                Ok(outcome)
+            }
+            (_, Err(error)) => Err(error),
         }
     }
 
-    fn fill_layout(
-        &mut self,
-        draft: &Path,
-        progress: &Progress,
-        interrupt: &Interrupt,
-    ) -> anyhow::Result<(Descriptor, Outcome)> {
-        let mut blobs = Folder::create(draft)?;
-        let (image, _, outcome) = self.write_blobs(&mut blobs, draft, progress, interrupt)?;
+    fn fill_layout(&mut self, work: Work<'_>) -> anyhow::Result<(Descriptor, Outcome)> {
+        let mut blobs = Folder::create(work.draft)?;
+        let (image, _, outcome) = self.write_blobs(&mut blobs, work)?;
         Ok((image, outcome))
     }
 
-    fn fill_archive(
-        &mut self,
-        draft: &Path,
-        progress: &Progress,
-        interrupt: &Interrupt,
-    ) -> anyhow::Result<(Descriptor, Outcome)> {
-        let mut archive = Archive::create(&draft.join(ARCHIVE))?;
-        let (image, layers, outcome) = self.write_blobs(&mut archive, draft, progress, interrupt)?;
+    fn fill_archive(&mut self, work: Work<'_>) -> anyhow::Result<(Descriptor, Outcome)> {
+        let mut archive = Archive::create(&work.draft.join(ARCHIVE))?;
+        let (image, layers, outcome) = self.write_blobs(&mut archive, work)?;
         archive.member("index.json", &layout::index_of(&image, self.tags).to_json()?)?;
         archive.member("manifest.json", &oci::index::docker_manifest(&outcome.config, &layers, self.tags)?)?;
         archive.member("oci-layout", oci::index::LAYOUT_VERSION.as_bytes())?;
@@ -222,15 +225,13 @@ impl Image<'_> {
     fn write_blobs(
         &mut self,
         blobs: &mut dyn Blobs,
-        draft: &Path,
-        progress: &Progress,
-        interrupt: &Interrupt,
+        work: Work<'_>,
     ) -> anyhow::Result<(Descriptor, Vec<oci::Layer>, Outcome)> {
-        let scratch = draft.join(SCRATCH);
+        let scratch = work.draft.join(SCRATCH);
         if let Some((programs, roots)) = self.database {
-            self.make_database(programs, roots, &scratch, interrupt)?;
+            self.make_database(programs, roots, &scratch, work.interrupt)?;
         }
-        let Layers { written, cached, warnings } = self.write_layers(blobs, progress, interrupt)?;
+        let Layers { written, cached, warnings } = self.write_layers(blobs, work)?;
         if self.database.is_some() {
             fs::remove_dir_all(&scratch)?;
         }
@@ -285,16 +286,11 @@ impl Image<'_> {
     }
 
     /// Writes all layers. Those in the cache are taken from there.
-    fn write_layers(
-        &self,
-        blobs: &mut dyn Blobs,
-        progress: &Progress,
-        interrupt: &Interrupt,
-    ) -> anyhow::Result<Layers> {
-        let cache = self.cache.map(Cache::open).transpose()?;
+    fn write_layers(&self, blobs: &mut dyn Blobs, work: Work<'_>) -> anyhow::Result<Layers> {
+        let Work { cache, progress, interrupt, .. } = work;
         let keys: Vec<_> = self.layers.iter().map(|paths| self.key(paths)).collect();
         let last = self.layers.len() - 1;
-        let mut found = match &cache {
+        let mut found = match cache {
             Some(cache) => find_all(cache, &keys[..last], self.jobs, interrupt)?,
             None => HashMap::new(),
         };
@@ -317,15 +313,15 @@ impl Image<'_> {
                 Step::Before(next) => {
                     while written.len() < next {
                         let i = written.len();
-                        let (layer, file) = found.remove(&i).context("a layer was neither made nor found")?;
-                        blobs.take(&file, &layer.blob.digest)?;
+                        let found = found.remove(&i).context("a layer was neither made nor found")?;
+                        blobs.take(&found.file, &found.path, &found.layer.blob.digest)?;
                         self.layers[i].iter().for_each(|_| progress.begin_store_path());
-                        written.push(layer);
+                        written.push(found.layer);
                     }
                 }
                 Step::Done(i, layer) => {
-                    if let Some(cache) = cache.as_ref().filter(|_| i != last) {
-                        cache.keep(&keys[i], &layer, |to| blobs.give(&layer.blob.digest, to))?;
+                    if let Some(cache) = cache.filter(|_| i != last) {
+                        cache.keep(&keys[i], &layer, |to| blobs.give(&layer.blob.digest, to));
                     }
                     written.push(*layer);
                 }
@@ -355,6 +351,16 @@ impl Image<'_> {
     }
 }
 
+/// What the steps of writing have in common.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    /// The folder in which the image is made.
+    draft: &'a Path,
+    cache: Option<&'a Cache>,
+    progress: &'a Progress,
+    interrupt: &'a Interrupt,
+}
+
 /// The layers of an image.
 struct Layers {
     written: Vec<Written>,
@@ -370,7 +376,7 @@ fn find_all(
     keys: &[String],
     jobs: usize,
     interrupt: &Interrupt,
-) -> anyhow::Result<HashMap<usize, (Written, PathBuf)>> {
+) -> anyhow::Result<HashMap<usize, Found>> {
     let tasks = keys.iter().enumerate().collect();
     let found = pool::run(jobs, tasks, HashMap::new, |(i, key), found, _| {
         found.extend(cache.find(key, interrupt)?.map(|layer| (i, layer)));

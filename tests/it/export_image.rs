@@ -76,16 +76,19 @@ fn many_equal_files_have_no_more_names_than_file_systems_take() {
     let (store, profile) = Store::with("crowd");
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    let export = |name: &str| ImageExport::new(&store, &profile, at(name)).args(["--tag", "x"]).exports();
-    let receipt = export("l");
+    ImageExport::new(&store, &profile, at("l")).args(["--tag", "x"]).exports();
     let root = unpack(&at("l"), "x", &ext4.point.join("unpacked"));
     let tree = Tree::read(&root.join(profile.strip_prefix("/").unwrap()));
     let mut names: Vec<_> = tree.shared_inodes().iter().map(std::collections::BTreeSet::len).collect();
     names.sort_unstable();
     assert_eq!((names.len(), names[0], names[1], names[16]), (17, 2000, 4000, 4000));
+
     // Whatever the store's own inodes are.
+    let (store, profile) = Store::with("throng");
+    let export = |name: &str| digests(&ImageExport::new(&store, &profile, at(name)).exports());
+    let before = export("before");
     store.optimise();
-    assert_eq!(digests(&export("again")), digests(&receipt));
+    assert_eq!(export("after"), before);
 }
 
 #[test]
@@ -138,42 +141,6 @@ fn the_same_input_gives_the_same_bytes() {
             assert!(fs_err::read(at("b.tar")).unwrap() == archive, "{compression}: another archive");
         }
     }
-}
-
-#[test]
-fn a_damaged_cache_is_made_anew() {
-    let (store, profile) = Store::shared();
-    let folder = folder();
-    let at = |name: &str| folder.path().join(name);
-    let export = |name: &str| ImageExport::new(store, profile, at(name)).arg("--cache").arg(at("cache")).exports();
-    let first = export("a");
-    // Blobs are hard links between cache and layout: this one is damaged in both.
-    let with = |ending: &str| -> Vec<_> {
-        names(&at("cache"))
-            .into_iter()
-            .filter(|name| name.ends_with(ending))
-            .map(|name| at("cache").join(name))
-            .collect()
-    };
-    let (blobs, entries) = (with(".blob"), with(".json"));
-    let mut bytes = fs_err::read(&blobs[0]).unwrap();
-    bytes[20] ^= 1;
-    fs_err::write(&blobs[0], bytes).unwrap();
-    fs_err::write(&blobs[1], "short").unwrap();
-    fs_err::write(&entries[2], "{").unwrap();
-    fs_err::remove_file(&blobs[3]).unwrap();
-    let again = export("b");
-    assert_eq!(digests(&again), digests(&first));
-    let made = again["layers"].as_array().unwrap().iter().filter(|layer| layer["cached"] == false).count();
-    assert_eq!(made, 5, "four were damaged, and the last is always made");
-    for (path, content) in files(&at("b/blobs/sha256")) {
-        assert_eq!(sha256(&content), path.to_str().unwrap());
-    }
-}
-
-fn sha256(content: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(content).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[test]

@@ -65,7 +65,6 @@ fn files_and_folders_that_are_not_what_they_should_be_are_named() {
         ("--rootfs", "over", &["would lie in the store"]),
         ("--rootfs", "whiteout", &["`.wh.etc` cannot be in an image"]),
         ("--include", "missing", &["missing", "it does not exist"]),
-        ("--cache", "file", &["as a cache", "file"]),
     ] {
         export.clone().arg(option).arg(at(path)).refuses(1, words);
     }

@@ -10,6 +10,7 @@ mod content;
 mod dockerfile;
 mod documents;
 mod export_image;
+mod image_cache;
 mod image_input;
 mod image_output;
 mod image_root;

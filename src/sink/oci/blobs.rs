@@ -1,9 +1,9 @@
 //! Where the blobs of an image go: files in a folder, or members of one archive.
 //! It must never write a blob twice, nor give it its name before it is whole.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -29,8 +29,9 @@ pub(super) trait Blobs: Send {
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
     /// Ends it, and gives it its name.
     fn end(&mut self, digest: &Digest) -> anyhow::Result<()>;
-    /// Takes a blob that lies in the file `from`, which is known to be whole.
-    fn take(&mut self, from: &Path, digest: &Digest) -> anyhow::Result<()>;
+    /// Takes a blob from the open file `from`, which is known to be whole. It was opened at `path`, where something else
+    /// may lie by now.
+    fn take(&mut self, from: &File, path: &Path, digest: &Digest) -> anyhow::Result<()>;
     /// Gives the blob that was ended last to a file `to`, which must not exist.
     fn give(&mut self, digest: &Digest, to: &Path) -> anyhow::Result<()>;
 
@@ -87,24 +88,38 @@ impl Blobs for Folder {
         Ok(fs::rename(self.unnamed(), self.place(digest))?)
     }
 
-    fn take(&mut self, from: &Path, digest: &Digest) -> anyhow::Result<()> {
+    fn take(&mut self, from: &File, path: &Path, digest: &Digest) -> anyhow::Result<()> {
         let place = self.place(digest);
         if place.exists() {
             return Ok(());
         }
+        let new = self.unnamed();
+        let opened = from.metadata()?;
         // The cache may have been made with another mask.
-        if fs::metadata(from)?.permissions().mode() == self.mode {
-            link_or_copy(from, &self.unnamed())?;
-        } else {
-            fs::copy(from, self.unnamed())?;
-            fs::set_permissions(self.unnamed(), Permissions::from_mode(self.mode))?;
+        let is_linked = opened.permissions().mode() == self.mode && std::fs::hard_link(path, &new).is_ok();
+        let is_same = |linked: std::fs::Metadata| (linked.dev(), linked.ino()) == (opened.dev(), opened.ino());
+        if !is_linked || !fs::symlink_metadata(&new).is_ok_and(is_same) {
+            if is_linked {
+                fs::remove_file(&new)?;
+            }
+            let mut copy = fs::File::create_new(&new)?.into_parts().0;
+            copy_whole(from, &mut copy, path)?;
+            file::close_at(&new, copy)?;
         }
-        Ok(fs::rename(self.unnamed(), place)?)
+        Ok(fs::rename(new, place)?)
     }
 
     fn give(&mut self, digest: &Digest, to: &Path) -> anyhow::Result<()> {
         link_or_copy(&self.place(digest), to)
     }
+}
+
+/// Copies all of `from`, which was opened at `path`. On whole files the kernel does it, without this program's memory.
+fn copy_whole(mut from: &File, to: &mut File, path: &Path) -> anyhow::Result<()> {
+    from.seek(SeekFrom::Start(0))?;
+    let copied = std::io::copy(&mut from, to).with_context(|| format!("cannot copy `{}`", shown(path)))?;
+    ensure!(copied == from.metadata()?.len(), "`{}` changed while it was read", shown(path));
+    Ok(())
 }
 
 /// Blobs are never changed in place. Where no link can be made, for whatever reason, a copy can.
@@ -208,18 +223,14 @@ impl Blobs for Archive {
         Ok(())
     }
 
-    fn take(&mut self, from: &Path, digest: &Digest) -> anyhow::Result<()> {
+    fn take(&mut self, from: &File, path: &Path, digest: &Digest) -> anyhow::Result<()> {
         if self.names.contains(digest) {
             return Ok(());
         }
-        let mut from = fs::File::open(from)?;
         let size = from.metadata()?.len();
         self.header(digest, size)?;
-        // On whole files the kernel copies, without this program's memory.
         self.flush()?;
-        let copied = std::io::copy(from.file_mut(), self.file.get_mut())
-            .with_context(|| format!("cannot write `{}`", shown(&self.path)))?;
-        ensure!(copied == size, "`{}` changed while it was read", shown(from.path()));
+        copy_whole(from, self.file.get_mut(), path)?;
         entries::end(self, size)?;
         self.names.push(digest.clone());
         Ok(())

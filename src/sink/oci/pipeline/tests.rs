@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::*;
+use std::fs::File;
 
 /// Blobs as they were written, with their digests.
 #[derive(Default)]
@@ -31,7 +32,7 @@ impl Blobs for Memory {
         Ok(())
     }
 
-    fn take(&mut self, _: &Path, _: &Digest) -> anyhow::Result<()> {
+    fn take(&mut self, _: &File, _: &Path, _: &Digest) -> anyhow::Result<()> {
         anyhow::bail!("there are no files here")
     }
 
