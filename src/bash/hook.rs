@@ -1,7 +1,7 @@
 //! The scripts that bash runs for us, by way of `BASH_ENV`, traps and files in memory, and when it would.
 //! They must never print, change what a script sees beyond what the README lists, or change how it ends.
 //!
-//! What shapes them, each seen with bash 5.2 (`tests/it/bash_fidelity.rs` holds it):
+//! What shapes them, each seen with bash 5.2 (`tests/it/bash_tmate/fidelity.rs` checks it):
 //! - A trap's commands are traced by `set -x` and followed by a DEBUG trap, but redirections are neither. So
 //!   the EXIT trap decides in a redirection: `/${?##[1-9]*}dev/null` exists unless `$?` is 0, and where a
 //!   redirection fails the group is not run. `!` keeps errexit and ERR from noticing that.
