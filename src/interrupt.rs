@@ -1,11 +1,11 @@
-//! INT, TERM and HUP as a flag that long work looks at.
+//! INT, QUIT, TERM and HUP as a flag that long work looks at.
 //! It must never do work inside a signal handler: the work itself stops, cleans up and reports.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::flag;
 
 use crate::failure::Interrupted;
@@ -17,13 +17,13 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches INT, TERM and HUP from now on, except those that the caller had ignored: `nohup` means it.
-    /// Further ones change nothing, so that a pair of signals, as some supervisors send, cannot cut the
-    /// clean-up short; QUIT and KILL end the process at once, and the next run removes what they leave.
+    /// Catches INT, QUIT, TERM and HUP from now on, except those that the caller ignores, as `nohup` does.
+    /// Further signals change nothing: some supervisors send two, and the second must not cut the clean-up
+    /// short. KILL ends the process at once, and the next run removes what it leaves.
     pub fn install() -> anyhow::Result<Self> {
         let interrupt = Self::default();
         let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
             if is_ignored(&status, signal) {
                 continue;
             }

@@ -36,7 +36,7 @@ impl Ending {
 pub struct Outcome {
     /// How its process ended.
     pub ending: Ending,
-    /// Whether somebody ended the job on purpose, with HUP, INT or TERM.
+    /// Whether the job was ended on purpose, with HUP, INT, QUIT or TERM.
     pub interrupted: bool,
 }
 

@@ -130,7 +130,7 @@ fn a_full_disk_or_none_changes_nothing() {
 
 #[test]
 fn a_signal_during_the_session_ends_it_with_bashs_code() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         let fake = ready();
         let mut running = session(&fake).env("BASH_TMATE_MAX_IDLE", "100").args(["-c", "exit 43"]).start();
         running.line("connect with");
