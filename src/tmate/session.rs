@@ -28,7 +28,7 @@ use super::conf::{self, Conf, shell_quoted};
 use super::log::{self, Line, Reason};
 use super::options::Options;
 use super::pane::{self, Pane};
-use super::server::{self, Effective};
+use super::server::{self, Effective, Server};
 use crate::failure::{NotFound, hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::report::Voice;
@@ -278,7 +278,8 @@ impl<'a> Session<'a> {
                     *ask_at = Instant::now();
                     events.push(Event::SomebodyLeft);
                 }
-                Line::ServerLost => {
+                Line::LookupFailed if log::is_ipv6(&self.server().0) => return Err(self.unconnected()),
+                Line::ServerLost | Line::LookupFailed => {
                     if self.clock.was_ready() && self.server_is_up {
                         self.voice.session("the connection to the server is lost; tmate tries again");
                     }
@@ -404,6 +405,15 @@ impl<'a> Session<'a> {
         end
     }
 
+    /// Host and port of the server, as far as they are known.
+    fn server(&self) -> (String, String) {
+        match (&self.effective, &self.options.server) {
+            (Some(effective), _) => (effective.host.clone(), effective.port.clone()),
+            (None, Server::Named { host, port }) => (host.clone(), port.to_string()),
+            (None, _) => Default::default(),
+        }
+    }
+
     /// Why there is no session, with the last that tmate said.
     fn unconnected(&mut self) -> anyhow::Error {
         self.tmate.output.new_lines();
@@ -412,18 +422,16 @@ impl<'a> Session<'a> {
         for line in log::last_lines(lines, TOLD_LINES) {
             self.voice.session(&format!("tmate: {}", shown(line)));
         }
+        let (host, port) = self.server();
         let reason = match exit {
             Some(exit) if exit.success() => return anyhow!("the shell ended before the session was ready"),
-            Some(_) => log::reason(lines).filter(|reason| *reason != Reason::Silent),
-            None => log::reason(lines),
-        };
-        let (host, port) = match &self.effective {
-            Some(effective) => (effective.host.clone(), effective.port.clone()),
-            None => Default::default(),
+            Some(_) => log::reason(lines, &host).filter(|reason| *reason != Reason::Silent),
+            None => log::reason(lines, &host),
         };
         let server = if host.is_empty() { "the tmate server".into() } else { format!("`{host}`, port {port}") };
         let what = match exit {
             Some(exit) => format!("tmate could not start a session ({exit})"),
+            None if reason == Some(Reason::NoIpv6) => format!("no session through {server}"),
             None => format!("no session through {server} within {} s", self.options.connect_timeout.as_secs()),
         };
         let Some(reason) = reason else { return anyhow!(what) };

@@ -80,6 +80,15 @@ fn keys_that_would_let_in_nobody_or_not_all_are_refused() {
         bad.display()
     );
     session().args(["--authorized-keys", bad.to_str().unwrap()]).start().ends(1, [&message, KEYS]);
+    fs_err::write(&bad, "# mine\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBqRdFjqSKuTmpDTE3l1N1jJj7LAI7Wl4VIlXEnr\n")
+        .unwrap();
+    let message =
+        format!("start-tmate: error: cannot use the keys in `{}`: line 2 holds a key that is cut off", bad.display());
+    session().args(["--authorized-keys", bad.to_str().unwrap()]).start().ends(1, [&message, KEYS]);
+    let message = "start-tmate: error: cannot use the keys in BASH_TMATE_AUTHORIZED_KEYS: line 1 holds the key of a \
+                   security token, which tmate's SSH library cannot verify";
+    let token = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t me";
+    session().env("BASH_TMATE_AUTHORIZED_KEYS", token).start().ends(1, [message, KEYS]);
     let message = "start-tmate: error: cannot read the keys in `/nowhere/keys`: failed to open file `/nowhere/keys`: \
                    No such file or directory (os error 2)";
     session().args(["--authorized-keys", "/nowhere/keys"]).start().ends(1, [message]);
