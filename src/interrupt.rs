@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use nix::sys::signal::Signal;
 use signal_hook::flag;
 
 use crate::failure::Interrupted;
+use crate::sys;
 
 /// Which signal arrived last, if any. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -22,14 +23,11 @@ impl Interrupt {
     /// short. KILL ends the process at once, and the next run removes what it leaves.
     pub fn install() -> anyhow::Result<Self> {
         let interrupt = Self::default();
-        let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
-        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-            if is_ignored(&status, signal) {
-                continue;
-            }
-            let number = usize::try_from(signal)?;
-            flag::register_usize(signal, Arc::clone(&interrupt.signal), number)
-                .with_context(|| format!("cannot handle signal {signal}"))?;
+        let signals = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+        for signal in signals.into_iter().filter(|signal| !sys::was_ignored(*signal)) {
+            let number = usize::try_from(signal as i32)?;
+            flag::register_usize(signal as i32, Arc::clone(&interrupt.signal), number)
+                .with_context(|| format!("cannot handle {signal}"))?;
         }
         Ok(interrupt)
     }
@@ -43,28 +41,9 @@ impl Interrupt {
     }
 }
 
-/// Whether `signal` is ignored according to the text of `/proc/self/status` (`SigIgn`, proc(5)).
-fn is_ignored(status: &str, signal: i32) -> bool {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ignored_signals_are_read_from_the_status() {
-        let status = "Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\tffff\n";
-        assert!(is_ignored(status, SIGHUP));
-        assert!(!is_ignored(status, SIGINT));
-        assert!(!is_ignored(status, SIGTERM));
-        assert!(!is_ignored("", SIGHUP));
-        assert!(!is_ignored("SigIgn:\trubbish\n", SIGHUP));
-    }
 
     #[test]
     fn the_signal_is_named() {

@@ -122,6 +122,7 @@ pub mod bash;
 pub mod sys;
 
 pub mod scene;
+pub mod script_text;
 pub mod supervise;
 pub mod tmate;
 pub mod update;

@@ -177,8 +177,9 @@ impl<'a> Session<'a> {
             None => None,
         };
         let place = directory.as_deref().unwrap_or(&here);
+        let told = Some(place).filter(|_| !scene.shell_tells_directory || options.command.is_some());
         let pane = Pane {
-            greeting: pane::greeting(&scene.greeting, place, &continue_file.path, options.max_idle),
+            greeting: pane::greeting(&scene.greeting, told, &continue_file.path, options.max_idle),
             directory: directory.clone(),
             command: shell.clone(),
             environment: shell_environment(scene, directory.as_deref()),
@@ -187,7 +188,7 @@ impl<'a> Session<'a> {
         let window: Vec<OsString> = match &own {
             Some(own) => {
                 let file = folder.write("window", &pane.encode())?;
-                vec![own.into(), guard::PANE.into(), file.into()]
+                own.iter().cloned().chain([guard::PANE.into(), file.into()]).collect()
             }
             None => shell.clone(),
         };
@@ -206,7 +207,7 @@ impl<'a> Session<'a> {
             for name in HARMFUL {
                 command.env_remove(name);
             }
-            // Without `/proc` nothing comes between tmate and the shell: it has what tmate has.
+            // Without this program in the window tmate starts the shell itself, which has what tmate has.
             if own.is_none() {
                 guard::set_environment(command, &pane);
                 if let Some(directory) = &pane.directory {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &[]),
     ("progress", &[]),
-    ("interrupt", &["failure"]),
+    ("interrupt", &["failure", "sys"]),
     ("program", &["failure", "interrupt"]),
     ("call", &["failure", "interrupt"]),
     // Asks Nix and reads profiles; the rest of `store` does neither.
@@ -37,9 +37,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
     ("supervise::processes", &[]),
     ("supervise::signals", &[]),
+    ("supervise::terminal", &[]),
     ("supervise", &["supervise", "sys"]),
-    ("scene", &["bash"]),
-    ("tmate::session", &["failure", "interrupt", "report", "tmate"]),
+    ("scene", &["bash", "tmate::conf"]),
+    ("script_text", &["bash", "supervise"]),
+    ("tmate::session", &["failure", "interrupt", "report", "sys", "tmate"]),
     ("tmate", &["failure", "tmate"]),
     ("report", &["closure", "dockerfile", "failure", "pins", "progress", "report", "sink", "store", "tmate", "update"]),
     ("update::config", &["channel", "oci", "update"]),

@@ -6,6 +6,8 @@ mod first_process;
 mod scripts;
 mod sessions;
 mod signals;
+mod subshells;
+mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;

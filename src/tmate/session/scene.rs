@@ -21,6 +21,8 @@ pub struct Scene {
     pub directory: Option<PathBuf>,
     /// The shell's program and arguments; `None` for `bash -i`. [`Options::command`] wins.
     pub shell: Option<Vec<OsString>>,
+    /// That shell says itself where it is.
+    pub shell_tells_directory: bool,
     /// Variables to set (`Some`) or remove (`None`) in this process's own environment for the shell. What
     /// would harm any shell there (`SHELLOPTS`, `BASH_ENV`, `TMOUT`) is removed before that.
     pub environment: Vec<(OsString, Option<OsString>)>,

@@ -361,17 +361,31 @@ fn the_folder_is_the_owners_alone_and_short_enough_for_a_socket() {
 }
 
 #[test]
-fn with_the_parent_tmate_ends_and_the_next_run_removes_the_folder() {
+fn when_it_is_killed_nothing_stays() {
     let fake = ready(&[]);
     let mut session = session(&fake).args(["600"]).start();
     session.line("connect with");
     let tmate = Pid::from_raw(fs_err::read_to_string(fake.path("pid")).unwrap().parse().unwrap());
     let (place, mark) = session.kill();
     until(|| kill(tmate, None) == Err(Errno::ESRCH) && processes_of(&mark).is_empty());
+    assert_eq!(names(place.path()), [""; 0]);
+}
+
+#[test]
+fn when_its_child_is_killed_too_tmate_ends_and_the_next_run_removes_the_folder() {
+    let fake = ready(&[]);
+    let mut session = session(&fake).args(["600"]).start();
+    session.line("connect with");
+    let tmate = Pid::from_raw(fs_err::read_to_string(fake.path("pid")).unwrap().parse().unwrap());
+    let worker = session.worker().unwrap();
+    kill(worker, Signal::SIGSTOP).unwrap();
+    let (place, mark) = session.kill();
+    kill(worker, Signal::SIGKILL).unwrap();
+    until(|| kill(tmate, None) == Err(Errno::ESRCH) && processes_of(&mark).is_empty());
     assert_eq!(names(place.path()).len(), 1);
     let mut next = super::fake::session(&fake).args(["600"]).env("TMPDIR", place.path()).start();
     next.line("connect with");
-    assert_eq!(names(place.path()).len(), 1, "the one of the dead run is gone");
+    assert_eq!(names(place.path()).len(), 1, "the folder of the run that was killed is gone");
     next.signal(Signal::SIGINT);
     assert_eq!(next.finish().0, 130);
     assert_eq!(names(place.path()), [""; 0]);
