@@ -4,6 +4,7 @@
 pub mod account;
 pub mod evidence;
 pub mod hook;
+pub mod inner;
 pub mod invocation;
 pub mod replay;
 pub mod restored;

@@ -17,6 +17,7 @@ use crate::bash::hook::{self, Files, SubshellFiles, TraceFiles};
 use crate::bash::replay;
 use crate::bash::snapshot::{self, LARGEST, Record, Snapshot};
 use crate::bash::watch::{Trace, Watch};
+use crate::supervise::processes::own_number;
 use crate::tmate::conf::shell_quoted;
 
 /// The first word that makes this program compare what a session's shell has restored: `RESTORED SNAPSHOT RESTORED
@@ -69,7 +70,7 @@ impl Stage {
         }
     }
 
-    fn make(process: u32, bash_env: Option<&OsStr>, last_argument: &OsStr, watch: Watch) -> nix::Result<Self> {
+    fn make(process: i32, bash_env: Option<&OsStr>, last_argument: &OsStr, watch: Watch) -> nix::Result<Self> {
         let mut scripts = vec![fill(empty()?, hook::dump().as_bytes())?];
         let (shell, mut subshell, mut trace) = (fixed()?, None, None);
         let mut files =
@@ -180,12 +181,6 @@ pub struct Shell {
     /// Program and arguments.
     pub command: Vec<OsString>,
     _files: [OwnedFd; 3],
-}
-
-/// The number by which this `/proc` knows this process: another than `getpid` returns, where it is another
-/// namespace's.
-fn own_number() -> Option<u32> {
-    std::fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
 }
 
 /// The snapshot in the file at `path`, if it is whole.

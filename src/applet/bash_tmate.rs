@@ -17,9 +17,11 @@ use crate::bash::settings::Settings;
 use crate::bash::situation::{Situation, obstacle};
 use crate::bash::{restored, watch};
 use crate::failure::{NotExecutable, NotFound, hinted};
+use crate::job::Mailbox;
 use crate::report;
 use crate::scene::{self, Stage};
 use crate::script_text;
+use crate::supervise::processes::own_number;
 use crate::supervise::{Children, Outcome, Signals, in_child, is_first_process, supervise};
 use crate::sys::{self, NotStarted, Program};
 
@@ -55,6 +57,7 @@ pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
     let Ok(signals) = Signals::hold() else { return Err(not_executed(exec(&invocation))) };
     let stage =
         if may_fail && settings.scene { set_stage(&invocation, settings.trace, &signals) } else { Err(NOT_WANTED) };
+    let mailbox = if may_fail && !settings.nested { Mailbox::new() } else { None };
     let bash_env = stage.as_ref().ok().map(Stage::bash_env);
     let started = with_program(&invocation, bash_env.as_deref(), |program| sys::spawn(program, &signals.before));
     let shell = match started {
@@ -69,7 +72,8 @@ pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
     let Outcome { ending, interrupted } = supervise(shell, &signals, Children::Told, first);
     let code = ending.code();
     if may_fail && !interrupted && settings.wants(code) {
-        let after = AfterFailure { invocation: &invocation, settings: &settings, stage, ending };
+        let after =
+            AfterFailure { invocation: &invocation, settings: &settings, stage, ending, mailbox, number: own_number() };
         in_child(&signals, first, || {
             after.run(&signals);
             0

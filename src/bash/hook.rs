@@ -22,7 +22,7 @@ use crate::tmate::conf::shell_quoted;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Files {
     /// The process that holds them, as `/proc` numbers it.
-    pub process: u32,
+    pub process: i32,
     /// The script that writes a snapshot.
     pub dump: i32,
     /// The snapshot of the shell itself.

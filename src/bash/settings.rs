@@ -19,6 +19,8 @@ pub struct Settings {
     pub trace: Option<bool>,
     /// `BASH_TMATE_TTY=1`: a session even where standard input is a terminal, and `0`: none there. Else one in CI.
     pub terminal: bool,
+    /// `BASH_TMATE_NESTED=1`: a session for each failure, at the same time, and for outer shells too.
+    pub nested: bool,
     /// `BASH_TMATE_ONLY_CODES`: no session for other exit codes.
     only: Option<Vec<RangeInclusive<u8>>>,
     /// `BASH_TMATE_SKIP_CODES`: no session for these.
@@ -44,6 +46,7 @@ impl Settings {
         let disable = switch("BASH_TMATE_DISABLE", None) == Some(true);
         let scene = switch("BASH_TMATE_SCENE", None) != Some(false);
         let trace = switch("BASH_TMATE_TRACE", None);
+        let nested = switch("BASH_TMATE_NESTED", None) == Some(true);
         // CI systems set it to `true`; some tools take `false` for a value too.
         let in_ci = set("CI").is_some_and(|value| value != "false" && value != "0");
         let terminal = switch("BASH_TMATE_TTY", Some(in_ci)) == Some(true);
@@ -57,7 +60,7 @@ impl Settings {
         };
         let only = codes("BASH_TMATE_ONLY_CODES");
         let skip = codes("BASH_TMATE_SKIP_CODES").unwrap_or_default();
-        Self { disable, scene, trace, terminal, only, skip, warnings }
+        Self { disable, scene, trace, terminal, nested, only, skip, warnings }
     }
 
     /// Whether a session may follow where bash runs what `runs` says. A terminal on standard input matters for two
@@ -105,6 +108,7 @@ mod tests {
             scene: true,
             trace: None,
             terminal: false,
+            nested: false,
             only: None,
             skip: Vec::new(),
             warnings: Vec::new(),
@@ -125,6 +129,8 @@ mod tests {
             ("BASH_TMATE_TRACE", "0", Settings { trace: Some(false), ..plain() }),
             ("BASH_TMATE_TTY", "1", Settings { terminal: true, ..plain() }),
             ("BASH_TMATE_TTY", "0", plain()),
+            ("BASH_TMATE_NESTED", "1", Settings { nested: true, ..plain() }),
+            ("BASH_TMATE_NESTED", "0", plain()),
             ("CI", "true", Settings { terminal: true, ..plain() }),
             ("CI", "1", Settings { terminal: true, ..plain() }),
             ("CI", "false", plain()),
@@ -134,7 +140,9 @@ mod tests {
         }
         let terminal = |tty| settings(&[("CI", "true"), ("BASH_TMATE_TTY", tty)]).terminal;
         assert!(terminal("1") && terminal("") && terminal("x") && !terminal("0"));
-        for name in ["BASH_TMATE_DISABLE", "BASH_TMATE_SCENE", "BASH_TMATE_TRACE", "BASH_TMATE_TTY"] {
+        for name in
+            ["BASH_TMATE_DISABLE", "BASH_TMATE_SCENE", "BASH_TMATE_TRACE", "BASH_TMATE_TTY", "BASH_TMATE_NESTED"]
+        {
             let warnings = vec![format!("{name} is `yes\\n`, neither 1 nor 0")];
             assert_eq!(settings(&[(name, "yes\n")]), Settings { warnings, ..plain() });
         }

@@ -104,6 +104,11 @@ pub fn announcement(left: Duration) -> String {
     format!("\r\n\x07*** This session ends in {text}, whoever is connected. ***\r\n")
 }
 
+/// What is written into every window when something else of the job has failed.
+pub fn also_failed(what: &str) -> String {
+    format!("\r\n*** Also failed: {} ***\r\n", shown(what))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

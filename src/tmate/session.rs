@@ -8,6 +8,7 @@ pub mod guard;
 mod process;
 mod scene;
 mod tmate;
+pub mod visitors;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 pub use self::scene::Scene;
+use self::visitors::Visitors;
 
 use self::continue_file::ContinueFile;
 use self::folder::Folder;
@@ -67,7 +69,7 @@ pub enum End {
 
 /// Runs a session to its end. It must be called from the main thread, which has to outlive the session: with
 /// the thread that started it tmate ends too.
-pub fn run(options: &Options, scene: &Scene, voice: Voice, interrupt: &Interrupt) -> End {
+pub fn run(options: &Options, scene: &Scene<'_>, voice: Voice, interrupt: &Interrupt) -> End {
     let ground = match Ground::prepare(options, scene, interrupt) {
         Ok(ground) => ground,
         Err(error) => {
@@ -107,7 +109,7 @@ struct Ground {
 
 impl Ground {
     /// Finds and reads all that can be missing; the folder comes last, so that nothing is there to be removed.
-    fn prepare(options: &Options, scene: &Scene, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    fn prepare(options: &Options, scene: &Scene<'_>, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let program = find_tmate(interrupt)?;
         let keys = access::read(&options.keys, interrupt)?;
         let shell = shell(options, scene)?;
@@ -141,6 +143,10 @@ struct Session<'a> {
     started: Instant,
     clock: Clock,
     continue_file: ContinueFile,
+    /// Where other failures of the job are told.
+    visitors: Option<&'a Visitors>,
+    /// The last link.
+    link: String,
     /// The file of keys that tmate was given.
     keys: Option<PathBuf>,
     /// What tmate goes by, once it was looked at and found right.
@@ -159,7 +165,7 @@ enum Stop {
 impl<'a> Session<'a> {
     fn start(
         options: &'a Options,
-        scene: &Scene,
+        scene: &Scene<'a>,
         ground: &Ground,
         voice: Voice,
         interrupt: &'a Interrupt,
@@ -233,6 +239,8 @@ impl<'a> Session<'a> {
             started: Instant::now(),
             clock: Clock::new(limits),
             continue_file,
+            visitors: scene.visitors,
+            link: String::new(),
             keys,
             effective: None,
             server_is_up: true,
@@ -297,6 +305,7 @@ impl<'a> Session<'a> {
                 Line::Other => {}
             }
         }
+        self.welcome_visitors();
         if let Err(interrupted) = self.interrupt.check() {
             return Ok(vec![Event::Signal(interrupted.signal)]);
         }
@@ -316,6 +325,15 @@ impl<'a> Session<'a> {
             events.push(Event::Tick);
         }
         Ok(events)
+    }
+
+    /// Says in the log and in the windows what else has failed.
+    fn welcome_visitors(&self) {
+        let Some(visitors) = self.visitors else { return };
+        for said in visitors.welcome(&self.link) {
+            self.voice.session(&format!("also failed: {}", shown(&said)));
+            self.tmate.write_to_panes(&pane::also_failed(&said), QUICK_ANSWER);
+        }
     }
 
     /// Asks tmate how things are, but first by what it goes.
@@ -358,6 +376,7 @@ impl<'a> Session<'a> {
                 if std::mem::take(&mut self.is_open) {
                     self.voice.warning(OPEN);
                 }
+                self.link.clone_from(&links.ssh);
                 self.voice.links(&links, left);
             }
             Action::AnnounceCap(left) => {

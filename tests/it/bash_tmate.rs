@@ -3,6 +3,7 @@
 mod caller;
 mod fidelity;
 mod first_process;
+mod nested;
 mod scripts;
 mod sessions;
 mod signals;

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Fake, SessionBuilder, TmateServer, folder, root_for};
 
-const PRINT: &str = "ed25519:SHA256:jfttvoypkHiQYUqUCwKeqd9d1fJj/ZiQlFOHVl6E9sI";
+pub(super) const PRINT: &str = "ed25519:SHA256:jfttvoypkHiQYUqUCwKeqd9d1fJj/ZiQlFOHVl6E9sI";
 
 fn ready() -> Fake {
     Fake::new(&[("link", "ssh x"), ("lines", "Connecting to h...\nssh session: ssh x")])

@@ -185,6 +185,8 @@ impl SessionBuilder {
         let mut words = self.under.iter().cloned().chain(program);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).args(&self.arguments);
+        // Each is a job of its own: tests run beside each other.
+        command.env("CI_JOB_ID", &mark);
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
