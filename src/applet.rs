@@ -18,6 +18,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::failure::{UnknownApplet, hinted, shown};
+use crate::scene;
 use crate::tmate::session::guard;
 
 /// One of the names under which this program can be called.
@@ -77,7 +78,7 @@ pub const APPLETS: &[Applet] = &[
 ];
 
 /// What this program calls itself for within a session; not for people, so in no list.
-const HIDDEN: &[(&str, Hidden)] = &[(guard::WITH_PARENT, guard::run_with_parent), (guard::PANE, guard::run_pane)];
+const HIDDEN: &[(&str, Hidden)] = &[(guard::PANE, guard::run_pane), (scene::RESTORED, bash_tmate::report_restored)];
 
 /// From which likeness on a name is taken for a slip of the hand.
 const LIKE: f64 = 0.8;

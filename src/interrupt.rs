@@ -1,4 +1,4 @@
-//! INT, TERM and HUP as a flag that long work looks at.
+//! INT, QUIT, TERM and HUP as a flag that long work looks at.
 //! It must never do work inside a signal handler: the work itself stops, cleans up and reports.
 
 use std::sync::Arc;
@@ -18,16 +18,14 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Catches INT, TERM and HUP from now on, except those that the caller had ignored: `nohup` means it.
-    /// Further ones change nothing, so that a pair of signals, as some supervisors send, cannot cut the
-    /// clean-up short; QUIT and KILL end the process at once, and the next run removes what they leave.
+    /// Catches INT, QUIT, TERM and HUP from now on, except those that the caller ignores, as `nohup` does.
+    /// Further signals change nothing: some supervisors send two, and the second must not cut the clean-up
+    /// short. KILL ends the process at once, and the next run removes what it leaves.
     pub fn install() -> anyhow::Result<Self> {
         survive_file_size_limit();
         let interrupt = Self::default();
-        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM] {
-            if sys::was_ignored(signal) {
-                continue;
-            }
+        let signals = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+        for signal in signals.into_iter().filter(|signal| !sys::was_ignored(*signal)) {
             let number = usize::try_from(signal as i32)?;
             flag::register_usize(signal as i32, Arc::clone(&interrupt.signal), number)
                 .with_context(|| format!("cannot handle {signal}"))?;

@@ -27,7 +27,7 @@
 //!
 //! ```text
 //! argv ──bash::invocation──▶ Invocation ──sys──▶ bash ──supervise──▶ Outcome ──bash::account, bash::replay──▶ session ▶ exit status
-//!       pure                             starts        signals                pure
+//!       pure                             starts        signals                pure                  in a child
 //! ```
 //!
 //! Each arrow is one function from one named type to the next, and an applet's `run` is that chain:
@@ -45,7 +45,8 @@
 //! profiles. So are [`channel`] and [`registry`], apart from [`channel::source`] and [`registry::skopeo`], which ask,
 //! and of [`update`] what decides. [`dockerfile`] and [`pins`] do not know each other: the applet brings them together.
 //! [`tmate`] is pure but for [`tmate::session`], which starts tmate and asks it. [`bash`] is pure; [`scene`] holds
-//! its files in memory, and [`supervise`] the process. [`sys`] alone has unsafe code. [`sink`] knows what to write, not
+//! its files in memory, [`script_text`] looks at a script before bash reads it, [`job`] finds the other shells of a
+//! job, and [`supervise`] runs the process. [`sys`] alone has unsafe code. [`sink`] knows what to write, not
 //! why. The test `architecture` reads the `use` lines and holds this table.
 //!
 //! # An image
@@ -125,7 +126,9 @@ pub mod sink;
 pub mod bash;
 pub mod sys;
 
+pub mod job;
 pub mod scene;
+pub mod script_text;
 pub mod supervise;
 pub mod tmate;
 pub mod update;

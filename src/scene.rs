@@ -12,9 +12,17 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl::get_dumpable;
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::bash::hook::{self, Files, TraceFiles};
+use crate::bash::evidence::Evidence;
+use crate::bash::hook::{self, Files, SubshellFiles, TraceFiles};
 use crate::bash::replay;
-use crate::bash::snapshot::{self, LARGEST, Missing, Record, Snapshot};
+use crate::bash::snapshot::{self, LARGEST, Record, Snapshot};
+use crate::bash::watch::{Trace, Watch};
+use crate::supervise::processes::own_number;
+use crate::tmate::conf::shell_quoted;
+
+/// The first word that makes this program compare what a session's shell has restored: `RESTORED SNAPSHOT RESTORED
+/// RECORD TRACED`.
+pub const RESTORED: &str = "tmate-restored";
 
 /// A piece of this size without a byte is the end of what was written.
 const PIECE: usize = 64 << 10;
@@ -25,22 +33,22 @@ const SMALLEST_LIMIT: u64 = 2 * LARGEST as u64;
 /// The hook's files.
 #[derive(Debug)]
 pub struct Stage {
-    process: u32,
+    watch: Watch,
+    files: Files,
     start: OwnedFd,
-    snapshot: OwnedFd,
+    shell: OwnedFd,
+    subshell: Option<OwnedFd>,
+    /// What the ERR trap writes of the shell, and of a subshell.
     trace: Option<(OwnedFd, OwnedFd)>,
     /// Scripts, open as long as bash may read them.
     _scripts: Vec<OwnedFd>,
 }
 
 impl Stage {
-    /// Makes them; `bash_env` is the user's own, `last_argument` what `$_` is at first. Fails with why there can
-    /// be no scene.
-    pub fn set(bash_env: Option<&OsStr>, last_argument: &OsStr, trace: bool) -> Result<Self, &'static str> {
-        let no_memory = |_| "this kernel has no files in memory for it";
-        // The number by which this `/proc` knows us: another than getpid's, where it is another namespace's.
-        let process = std::fs::read_link("/proc/self").map_err(|_| "there is no /proc")?;
-        let process = process.to_str().and_then(|text| text.parse().ok()).ok_or("there is no /proc")?;
+    /// Makes them; `bash_env` is the user's own, `last_argument` what `$_` is at first. Fails with why the state of the
+    /// script cannot be saved.
+    pub fn set(bash_env: Option<&OsStr>, last_argument: &OsStr, watch: Watch) -> Result<Self, &'static str> {
+        let process = own_number().ok_or("there is no /proc")?;
         if !std::path::Path::new("/dev/null").exists() {
             return Err("there is no /dev/null");
         }
@@ -51,23 +59,8 @@ impl Stage {
         if get_dumpable() != Ok(true) {
             return Err("nobody may read this program's files in /proc");
         }
-        let (dump, snapshot) = (empty().map_err(no_memory)?, fixed().map_err(no_memory)?);
-        let mut files = Files { process, dump: dump.as_raw_fd(), snapshot: snapshot.as_raw_fd(), trace: None };
-        let mut scripts = Vec::new();
-        let mut traced = None;
-        if trace {
-            let (script, shell, subshell) =
-                (empty().map_err(no_memory)?, fixed().map_err(no_memory)?, fixed().map_err(no_memory)?);
-            let numbers =
-                TraceFiles { script: script.as_raw_fd(), shell: shell.as_raw_fd(), subshell: subshell.as_raw_fd() };
-            files.trace = Some(numbers);
-            scripts.push(fill(script, hook::trace(&files, numbers).as_bytes()).map_err(no_memory)?);
-            traced = Some((shell, subshell));
-        }
-        scripts.push(fill(dump, hook::dump(&files).as_bytes()).map_err(no_memory)?);
-        let start =
-            fill(empty().map_err(no_memory)?, &hook::start(&files, bash_env, last_argument)).map_err(no_memory)?;
-        let stage = Self { process, start, snapshot, trace: traced, _scripts: scripts };
+        let stage = Self::make(process, bash_env, last_argument, watch)
+            .map_err(|_| "this kernel has no files in memory for it")?;
         // Where `/proc` shows another namespace's processes the number is somebody else's.
         let seen = std::fs::metadata(stage.bash_env()).map(|file| (file.dev(), file.ino()));
         let own = stage.start.try_clone().and_then(|file| File::from(file).metadata());
@@ -77,35 +70,108 @@ impl Stage {
         }
     }
 
+    fn make(process: i32, bash_env: Option<&OsStr>, last_argument: &OsStr, watch: Watch) -> nix::Result<Self> {
+        let mut scripts = vec![fill(empty()?, hook::dump().as_bytes())?];
+        let (shell, mut subshell, mut trace) = (fixed()?, None, None);
+        let mut files =
+            Files { process, dump: scripts[0].as_raw_fd(), shell: shell.as_raw_fd(), subshell: None, trace: None };
+        if watch.subshells() {
+            let (snapshot, keep, begin) = (fixed()?, empty()?, empty()?);
+            let numbers =
+                SubshellFiles { snapshot: snapshot.as_raw_fd(), keep: keep.as_raw_fd(), begin: begin.as_raw_fd() };
+            files.subshell = Some(numbers);
+            scripts.push(fill(keep, hook::keep(&files, numbers).as_bytes())?);
+            scripts.push(fill(begin, hook::begin(&files, numbers).as_bytes())?);
+            subshell = Some(snapshot);
+            if watch.trace != Trace::Never {
+                let (script, of_shell, of_subshell) = (empty()?, fixed()?, fixed()?);
+                let traced = TraceFiles {
+                    script: script.as_raw_fd(),
+                    shell: of_shell.as_raw_fd(),
+                    subshell: of_subshell.as_raw_fd(),
+                };
+                files.trace = Some(traced);
+                scripts.push(fill(script, hook::trace(&files, numbers, traced).as_bytes())?);
+                trace = Some((of_shell, of_subshell));
+            }
+        }
+        let start = fill(empty()?, &hook::start(&files, watch, bash_env, last_argument))?;
+        Ok(Self { watch, files, start, shell, subshell, trace, _scripts: scripts })
+    }
+
     /// What `BASH_ENV` is to be.
     pub fn bash_env(&self) -> String {
-        self.path(&self.start)
+        self.files.path(self.start.as_raw_fd())
     }
 
-    fn path(&self, file: &OwnedFd) -> String {
-        format!("/proc/{}/fd/{}", self.process, file.as_raw_fd())
+    /// What is left of what bash wrote.
+    pub fn evidence(&self, status: u8) -> Evidence {
+        let plain = |text: Vec<u8>| self.without_alias(text);
+        let read = |file: &OwnedFd| {
+            let snapshot = snapshot::parse(&plain(contents(file)))?;
+            Ok(if self.watch.trace == Trace::Never { snapshot } else { snapshot.without_errtrace() })
+        };
+        let record = |file: &OwnedFd| snapshot::parse_record(&plain(contents(file)));
+        let trace = self.trace.as_ref().and_then(|(shell, subshell)| {
+            // One of an earlier command, which the script has gone on after, may be left.
+            let outer = record(shell).filter(|record| record.status == status)?;
+            let inner = outer.has_inner.then(|| record(subshell)).flatten();
+            Some((outer, inner))
+        });
+        let subshell = self.subshell.as_ref().and_then(|file| read(file).ok());
+        Evidence { watch: self.watch, shell: read(&self.shell), subshell, trace }
     }
 
-    /// What bash wrote when it ended.
-    pub fn snapshot(&self) -> Result<Snapshot, Missing> {
-        snapshot::parse(&contents(&self.snapshot))
+    /// `text` as it would be without the alias for `eval`.
+    fn without_alias(&self, text: Vec<u8>) -> Vec<u8> {
+        let Some(alias) = self.files.subshell.filter(|_| self.watch.evals).map(|files| hook::alias(&self.files, files))
+        else {
+            return text;
+        };
+        let mut plain = Vec::with_capacity(text.len());
+        let mut rest = &text[..];
+        for at in memchr::memmem::find_iter(&text, alias.as_bytes()) {
+            let end = text.len() - rest.len();
+            plain.extend_from_slice(&text[end..at]);
+            plain.extend_from_slice(b"eval");
+            rest = &text[at + alias.len()..];
+        }
+        plain.extend_from_slice(rest);
+        plain
     }
 
-    /// What the ERR trap wrote last, if that is the failure with `status`; with what a subshell wrote of it.
-    pub fn record(&self, status: u8) -> Option<(Record, Option<Record>)> {
-        let (shell, subshell) = self.trace.as_ref()?;
-        let record = snapshot::parse_record(&contents(shell)).filter(|record| record.status == status)?;
-        let inner = record.has_inner.then(|| snapshot::parse_record(&contents(subshell))).flatten();
-        Some((record, inner))
-    }
-
-    /// Files for a shell that is to stand where the script stood, and how to call it. They last as long as
-    /// what is returned.
+    /// Files for a shell that is to have the state in `snapshot`, and how to call it. They last as long as what is
+    /// returned, in the process that calls this.
     pub fn shell(&self, snapshot: &Snapshot, given: &[OsString], locals: &[u8]) -> nix::Result<Shell> {
-        let scene = fill(empty()?, &replay::scene(snapshot, given, locals))?;
-        let start = fill(empty()?, &replay::start_file(&self.path(&scene)))?;
-        let command = ["bash", "--rcfile", &self.path(&start), "-i"].map(OsString::from).to_vec();
-        Ok(Shell { command, _files: [scene, start] })
+        // This may be a child of the process that made the stage: new files are in its own table alone.
+        let process = own_number().ok_or(nix::errno::Errno::ENOENT)?;
+        let path = |file: i32| format!("/proc/{process}/fd/{file}");
+        let (scene, restored) = (fill(empty()?, &replay::scene(snapshot, given, locals))?, fixed()?);
+        let of_shell = if snapshot.depth > 0 { self.subshell.as_ref() } else { Some(&self.shell) };
+        let record = match &self.trace {
+            Some((_, inner)) if snapshot.depth > 0 => path(inner.as_raw_fd()),
+            Some((outer, _)) => path(outer.as_raw_fd()),
+            None => String::new(),
+        };
+        let has_locals = if locals.is_empty() { String::new() } else { record };
+        let report = [
+            format!("/proc/{process}/exe"),
+            RESTORED.to_owned(),
+            path(of_shell.unwrap_or(&self.shell).as_raw_fd()),
+            path(restored.as_raw_fd()),
+            has_locals,
+            u8::from(self.watch.trace != Trace::Never).to_string(),
+        ];
+        let report = report.map(|word| String::from_utf8_lossy(&shell_quoted(word.as_ref())).into_owned()).join(" ");
+        let paths = replay::Paths {
+            scene: path(scene.as_raw_fd()),
+            dump: path(self.files.dump),
+            restored: path(restored.as_raw_fd()),
+            report,
+        };
+        let start = fill(empty()?, &replay::start_file(&paths))?;
+        let command = ["bash", "--rcfile", &path(start.as_raw_fd()), "-i"].map(OsString::from).to_vec();
+        Ok(Shell { command, _files: [scene, restored, start] })
     }
 }
 
@@ -114,7 +180,17 @@ impl Stage {
 pub struct Shell {
     /// Program and arguments.
     pub command: Vec<OsString>,
-    _files: [OwnedFd; 2],
+    _files: [OwnedFd; 3],
+}
+
+/// The snapshot in the file at `path`, if it is whole.
+pub fn read_snapshot(path: &OsStr) -> Option<Snapshot> {
+    snapshot::parse(&contents(&File::open(path).ok()?.into())).ok()
+}
+
+/// The record in the file at `path`, if there is one.
+pub fn read_record(path: &OsStr) -> Option<Record> {
+    snapshot::parse_record(&contents(&File::open(path).ok()?.into()))
 }
 
 fn empty() -> nix::Result<OwnedFd> {
@@ -161,14 +237,27 @@ fn contents(file: &OwnedFd) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bash::snapshot::Missing;
 
     #[test]
     fn files_in_memory_are_found_by_their_path_and_hold_what_was_written() {
-        let stage = Stage::set(None, OsStr::new(""), true).unwrap();
+        let watch = Watch { trace: Trace::Always, evals: true };
+        let stage = Stage::set(None, OsStr::new(""), watch).unwrap();
         let text = std::fs::read_to_string(stage.bash_env()).unwrap();
-        assert!(text.starts_with("{ if [[ $PPID == ") && text.contains(" ERR;"), "{text}");
-        assert_eq!(stage.snapshot().err(), Some(Missing::Unwritten));
-        assert_eq!(stage.record(1), None);
+        assert!(text.starts_with("{ if [[ $PPID == ") && text.contains(" ERR;") && text.contains(" eval="), "{text}");
+        let evidence = stage.evidence(1);
+        assert_eq!(evidence.shell.err(), Some(Missing::Unwritten));
+        assert!(evidence.subshell.is_none() && evidence.trace.is_none());
+    }
+
+    #[test]
+    fn the_alias_is_not_told() {
+        let watch = Watch { trace: Trace::Never, evals: true };
+        let stage = Stage::set(None, OsStr::new(""), watch).unwrap();
+        let alias = hook::alias(&stage.files, stage.files.subshell.unwrap());
+        let text = format!("{alias} x; {alias}");
+        assert_eq!(stage.without_alias(text.into_bytes()), b"eval x; eval");
+        assert_eq!(stage.without_alias(b"make".to_vec()), b"make");
     }
 
     #[test]

@@ -3,10 +3,15 @@
 
 pub mod processes;
 pub mod signals;
+pub mod terminal;
 
-use nix::sys::signal::{SigSet, Signal, kill};
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, getpid};
+use nix::unistd::{ForkResult, Pid, getpid};
 use rustix::process::{WaitOptions, WaitStatus};
 
 use self::signals::{Action, FORWARDED, Sender, action, ends_the_job, for_child};
@@ -36,7 +41,7 @@ impl Ending {
 pub struct Outcome {
     /// How its process ended.
     pub ending: Ending,
-    /// Whether somebody ended the job on purpose, with HUP, INT or TERM.
+    /// Whether the job was ended on purpose, with HUP, INT, QUIT or TERM.
     pub interrupted: bool,
 }
 
@@ -69,6 +74,14 @@ impl Signals {
         let _ = self.before.thread_set_mask();
     }
 
+    /// Waits until `file` can be read, or has ended. Returns whether that was so before a signal came.
+    pub fn come_after(&self, file: &impl AsFd) -> bool {
+        let mut both =
+            [PollFd::new(file.as_fd(), PollFlags::POLLIN), PollFd::new(self.incoming.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut both, PollTimeout::NONE) == Err(Errno::EINTR) {}
+        both[0].any() == Some(true) && both[1].any() != Some(true)
+    }
+
     /// The next one, and who sent it.
     fn next(&self) -> Option<(Signal, Sender)> {
         loop {
@@ -77,7 +90,7 @@ impl Signals {
                     let number = i32::try_from(info.ssi_signo).ok()?;
                     return Some((Signal::try_from(number).ok()?, Sender::of(info.ssi_code)));
                 }
-                Err(nix::errno::Errno::EINTR) => {}
+                Err(Errno::EINTR) => {}
                 Ok(None) | Err(_) => return None,
             }
         }
@@ -148,8 +161,26 @@ fn collect(shell: Pid, reap: bool) -> Option<Ending> {
             return Some(ending);
         }
         // A caller that manages jobs must see the job stop, and its CONT is passed on.
-        let _ = kill(getpid(), Signal::SIGSTOP);
+        let foreground = terminal::foreground_of(shell);
+        stop(status.stopping_signal());
+        if let Some(group) = foreground {
+            terminal::give_back(group);
+        }
     }
+}
+
+/// Stops this process as `signal` would, so that its caller sees the same as of the shell.
+fn stop(signal: Option<i32>) {
+    let signal = signal.and_then(|number| Signal::try_from(number).ok()).unwrap_or(Signal::SIGSTOP);
+    if signal == Signal::SIGSTOP || sys::was_ignored(signal) {
+        let _ = kill(getpid(), Signal::SIGSTOP);
+        return;
+    }
+    // It is held back, and one from the terminal may wait already: together they are one.
+    let _ = raise(signal);
+    let alone = SigSet::from_iter([signal]);
+    let _ = alone.thread_unblock();
+    let _ = alone.thread_block();
 }
 
 fn ending(status: WaitStatus) -> Option<Ending> {
@@ -182,6 +213,19 @@ fn send_to_all(shell: Pid, signal: Signal) -> Option<Ending> {
     }
     send(shell, Signal::SIGCONT);
     None
+}
+
+/// Runs `work` in a child and returns how that ended; in this process, where there is no room for another. When this
+/// process is killed, the child gets TERM and can clean up. `work` has to let signals through again
+/// ([`Signals::release`]).
+pub fn in_child(signals: &Signals, reap: bool, work: impl FnOnce() -> u8) -> Ending {
+    // What has ended may have left it to a group of its own: then ctrl-C would reach nobody.
+    terminal::reclaim();
+    match sys::fork_here() {
+        Ok(ForkResult::Child) => std::process::exit(work().into()),
+        Ok(ForkResult::Parent { child }) => supervise(child, signals, Children::Left, reap).ending,
+        Err(_) => Ending::Exited(work()),
+    }
 }
 
 /// Whether this process is the first of its container, or of its machine.

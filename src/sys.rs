@@ -11,13 +11,15 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 use nix::unistd::{ForkResult, Pid, close, execvpe, fork, getpid, getppid, pipe2};
 
 /// Bit n - 1 is set where signal n was ignored when the process began.
@@ -125,17 +127,48 @@ pub fn spawn(program: &Program<'_>, mask: &SigSet) -> Result<Pid, NotStarted> {
     }
 }
 
-/// Which of the two a process is after [`fork_here`].
-pub type Forked = ForkResult;
-
-/// Splits this process, which must have one thread only. The child is killed when its parent dies.
-pub fn fork_here() -> nix::Result<Forked> {
+/// Splits this process, which must have one thread only. The child gets TERM when its parent dies, so that it can
+/// clean up, or KILL where it ignores TERM.
+pub fn fork_here() -> nix::Result<ForkResult> {
+    let parent = getpid();
+    let last = if was_ignored(Signal::SIGTERM) { Signal::SIGKILL } else { Signal::SIGTERM };
     // SAFETY: this process has one thread, so the child may do whatever its parent may.
     let forked = unsafe { fork() }?;
     if matches!(forked, ForkResult::Child) {
-        let _ = set_pdeathsig(Signal::SIGKILL);
+        let _ = set_pdeathsig(last);
+        if getppid() != parent {
+            // It died before the line above.
+            let _ = raise(last);
+        }
     }
     Ok(forked)
+}
+
+/// The number of a process that starts and ends here and now: the numbers of all processes that were started
+/// shortly before are lower, unless the kernel has begun again at the lowest one. This process must have one thread.
+pub fn newest_process() -> nix::Result<Pid> {
+    // SAFETY: the child does nothing but end.
+    match unsafe { fork() }? {
+        // SAFETY: it runs none of the parent's code.
+        ForkResult::Child => unsafe { libc::_exit(0) },
+        ForkResult::Parent { child } => {
+            let _ = nix::sys::wait::waitpid(child, None);
+            Ok(child)
+        }
+    }
+}
+
+/// Makes the kernel kill what `command` starts when the thread that starts it ends, however that ends.
+pub fn end_with_parent(command: &mut Command) {
+    let parent = getpid();
+    let ask = move || {
+        // KILL, since a stopped or blocked program obeys nothing else.
+        set_pdeathsig(Signal::SIGKILL)?;
+        // The parent may have ended before the line above.
+        if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+    };
+    // SAFETY: between fork and exec only system calls are made: prctl, getppid.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Lets children be waited for, even where the caller ignores SIGCHLD, which makes the kernel forget them.

@@ -1,28 +1,34 @@
 //! `bash-tmate`: bash, and a tmate session where it fails.
 //! It must never end otherwise than bash did, whatever happens with the session.
 
+mod session;
+
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 
+use anyhow::Context;
 use nix::errno::Errno;
-use nix::unistd::{ForkResult, Pid, getegid, geteuid, getgid, getuid, isatty};
+use nix::unistd::{getegid, geteuid, getgid, getuid, isatty};
 
-use crate::bash::account::{Failure, reason};
-use crate::bash::hook::{Situation, obstacle};
+use self::session::AfterFailure;
 use crate::bash::invocation::{self, Invocation};
 use crate::bash::settings::Settings;
+use crate::bash::situation::{Situation, obstacle};
+use crate::bash::{restored, watch};
 use crate::failure::{NotExecutable, NotFound, hinted};
-use crate::interrupt::Interrupt;
-use crate::report::{Level, Voice};
-use crate::scene::Stage;
-use crate::supervise::{Children, Ending, Outcome, Signals, is_first_process, supervise};
+use crate::job::Mailbox;
+use crate::report;
+use crate::scene::{self, Stage};
+use crate::script_text;
+use crate::supervise::processes::own_number;
+use crate::supervise::{Children, Outcome, Signals, in_child, is_first_process, supervise};
 use crate::sys::{self, NotStarted, Program};
-use crate::tmate::options::{Options, Words};
-use crate::tmate::session::{End, Scene, run as run_session};
 
 const NAME: &str = "bash-tmate";
 const BASH_ENV: &str = "BASH_ENV";
+/// Why nothing of the script is restored with `BASH_TMATE_SCENE=0`.
+const NOT_WANTED: &str = "BASH_TMATE_SCENE is 0";
 
 /// What it understands, for completions and manual pages: the words are bash's.
 pub(super) fn command() -> clap::Command {
@@ -43,12 +49,15 @@ pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
     let (name, login) = names_for_bash(&std::env::args_os().next().unwrap_or_default());
     let invocation = invocation::parse(name, &argv.split_off(argv.len().min(1)), login);
     let first = is_first_process();
-    let may_fail = invocation.runs_a_job() && !settings.disable && !isatty(std::io::stdin()).unwrap_or(false);
+    let may_fail =
+        invocation.runs_a_job() && settings.may_follow(&invocation.runs, isatty(std::io::stdin()).unwrap_or(false));
     if !may_fail && !first {
         return Err(not_executed(exec(&invocation)));
     }
-    let stage = if may_fail && settings.scene { set_stage(&invocation, settings.trace) } else { Err("") };
     let Ok(signals) = Signals::hold() else { return Err(not_executed(exec(&invocation))) };
+    let stage =
+        if may_fail && settings.scene { set_stage(&invocation, settings.trace, &signals) } else { Err(NOT_WANTED) };
+    let mailbox = if may_fail && !settings.nested { Mailbox::new() } else { None };
     let bash_env = stage.as_ref().ok().map(Stage::bash_env);
     let started = with_program(&invocation, bash_env.as_deref(), |program| sys::spawn(program, &signals.before));
     let shell = match started {
@@ -63,8 +72,12 @@ pub(super) fn run(mut argv: Vec<OsString>) -> anyhow::Result<u8> {
     let Outcome { ending, interrupted } = supervise(shell, &signals, Children::Told, first);
     let code = ending.code();
     if may_fail && !interrupted && settings.wants(code) {
-        let after = After { invocation: &invocation, settings: &settings, stage, ending };
-        if first { after.run_beside(&signals) } else { after.run(&signals) }
+        let after =
+            AfterFailure { invocation: &invocation, settings: &settings, stage, ending, mailbox, number: own_number() };
+        in_child(&signals, first, || {
+            after.run(&signals);
+            0
+        });
     }
     Ok(code)
 }
@@ -115,7 +128,7 @@ fn not_executed(errno: Errno) -> anyhow::Error {
     }
 }
 
-fn set_stage(invocation: &Invocation, trace: bool) -> Result<Stage, &'static str> {
+fn set_stage(invocation: &Invocation, trace: Option<bool>, signals: &Signals) -> Result<Stage, &'static str> {
     let variable = |name: &str| std::env::var_os(name);
     let bash_env = variable(BASH_ENV);
     let situation = Situation {
@@ -135,7 +148,10 @@ fn set_stage(invocation: &Invocation, trace: bool) -> Result<Stage, &'static str
     }
     // `initialize_shell_variables` in bash's variables.c.
     let last_argument = variable("_").unwrap_or_else(|| invocation.name.clone());
-    Stage::set(bash_env.as_deref(), &last_argument, trace)
+    let environment: Vec<_> = std::env::vars_os().collect();
+    let environment = environment.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    let watch = watch::choose(&script_text::of(&invocation.runs, signals), trace, environment);
+    Stage::set(bash_env.as_deref(), &last_argument, watch)
 }
 
 fn is_unreadable(file: &OsStr) -> bool {
@@ -150,73 +166,16 @@ fn stdin_is_a_socket() -> bool {
     copy.and_then(|file| file.metadata()).is_ok_and(|file| file.file_type().is_socket())
 }
 
-/// What follows a failure.
-struct After<'a> {
-    invocation: &'a Invocation,
-    settings: &'a Settings,
-    /// Or why there is none; without a reason where nobody wants one.
-    stage: Result<Stage, &'static str>,
-    ending: Ending,
-}
-
-impl After<'_> {
-    /// As process 1 the session is a child's work, while this process goes on to reap.
-    fn run_beside(&self, signals: &Signals) {
-        match sys::fork_here() {
-            Ok(ForkResult::Child) => {
-                self.run(signals);
-                std::process::exit(0);
-            }
-            Ok(ForkResult::Parent { child }) => reap_until(child, signals),
-            Err(_) => self.run(signals),
-        }
-    }
-
-    fn run(&self, signals: &Signals) {
-        let voice = Voice { name: NAME, level: Level::Normal };
-        let interrupt = Interrupt::install();
-        signals.release();
-        let snapshot = match &self.stage {
-            Ok(stage) => stage.snapshot().map_err(reason),
-            Err(why) => Err((*why).to_owned()),
-        };
-        let trace = self.stage.as_ref().ok().and_then(|stage| stage.record(self.ending.code()));
-        let failure = Failure {
-            runs: &self.invocation.runs,
-            ending: self.ending,
-            scene: snapshot.as_ref().map_err(Clone::clone),
-            trace: trace.as_ref().map(|(record, inner)| (record, inner.as_ref())),
-        };
-        voice.session(&failure.line());
-        for warning in &self.settings.warnings {
-            voice.warning(warning);
-        }
-        let options = Options::new(Words::default(), |name| std::env::var_os(name));
-        let (options, interrupt) = match (options, interrupt) {
-            (Ok(options), Ok(interrupt)) => (options, interrupt),
-            (Err(usage), _) => return voice.session_failed(&usage.into()),
-            (_, Err(error)) => return voice.session_failed(&error),
-        };
-        let locals = trace.as_ref().map_or(&[][..], |(record, _)| &record.locals);
-        let given: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
-        let shell = match (&self.stage, &snapshot) {
-            (Ok(stage), Ok(snapshot)) => stage.shell(snapshot, &given, locals).ok(),
-            _ => None,
-        };
-        let scene = Scene {
-            greeting: failure.greeting(),
-            shell: shell.as_ref().map(|shell| shell.command.clone()),
-            ..Scene::default()
-        };
-        match run_session(&options, &scene, voice, &interrupt) {
-            End::NotStarted(error) | End::Lost(error) => voice.session_failed(&error),
-            End::Idle | End::User | End::ContinueFile | End::Cap | End::Signal(_) => {}
-        }
-    }
-}
-
-fn reap_until(child: Pid, signals: &Signals) {
-    supervise(child, signals, Children::Left, true);
+/// Compares the state of a session's shell with that of the script, and says what it found. This is the hidden program
+/// that the shell runs last when it starts.
+pub(super) fn report_restored(arguments: &[OsString]) -> anyhow::Result<u8> {
+    let [before, after, record, traced] = arguments else { anyhow::bail!("this is for bash-tmate alone") };
+    let before = scene::read_snapshot(before).context("the state of the script is not there")?;
+    let before = if traced == "1" { before.without_errtrace() } else { before };
+    let after = scene::read_snapshot(after);
+    let locals = scene::read_record(record).map_or_else(Vec::new, |record| record.locals);
+    report::data(&(restored::report(&before, after.as_ref(), &locals).join("\n") + "\n"))?;
+    Ok(0)
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 
 use std::ffi::OsString;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use crate::interrupt::Interrupt;
-use crate::report::{Level, Voice};
+use crate::report::{self, Level, Voice};
+use crate::supervise::{Signals, in_child, is_first_process};
 use crate::tmate::options::{Options, Words};
 use crate::tmate::session::{self, End, Scene};
 
@@ -96,10 +98,18 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         verbose: arguments.verbose,
     };
     let options = Options::new(words, |name| std::env::var_os(name))?;
+    // In a child, which cleans up when this process is killed.
+    let signals = Signals::hold().context("cannot read signals")?;
+    let ending = in_child(&signals, is_first_process(), || report::outcome(NAME, run_session(&options, &signals)));
+    Ok(ending.code())
+}
+
+fn run_session(options: &Options, signals: &Signals) -> anyhow::Result<u8> {
     let voice = Voice { name: NAME, level: if options.verbose { Level::Verbose } else { Level::Normal } };
     let interrupt = Interrupt::install()?;
+    signals.release();
     let scene = Scene { greeting: vec!["This session was opened by start-tmate.".into()], ..Scene::default() };
-    match session::run(&options, &scene, voice, &interrupt) {
+    match session::run(options, &scene, voice, &interrupt) {
         End::Idle | End::User | End::ContinueFile | End::Cap => Ok(0),
         End::Signal(signal) => Ok(u8::try_from(128 + signal)?),
         End::Lost(error) | End::NotStarted(error) => Err(error),

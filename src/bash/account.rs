@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::sys::signal::Signal;
 
 use super::invocation::Runs;
-use super::replay::left_out;
+use super::restored::whose;
 use super::snapshot::{Frame, Missing, Record, Snapshot};
 use crate::failure::shown;
 use crate::supervise::Ending;
@@ -24,10 +24,12 @@ pub struct Failure<'a> {
     pub runs: &'a Runs,
     /// How it ended.
     pub ending: Ending,
-    /// How it stood, or why that is not known.
-    pub scene: Result<&'a Snapshot, String>,
-    /// With `BASH_TMATE_TRACE=1`: the command that failed, and the one inside it.
+    /// The state of the shell that failed, if it is known.
+    pub snapshot: Option<&'a Snapshot>,
+    /// What an ERR trap wrote: the command that failed, and the one inside it.
     pub trace: Option<(&'a Record, Option<&'a Record>)>,
+    /// Why the session's shell does not restore the state, if so.
+    pub not_restored: Option<String>,
 }
 
 /// Why `missing` is so, in words.
@@ -104,31 +106,44 @@ impl Failure<'_> {
         }
     }
 
+    /// What the ERR trap wrote of the command to tell first, and of one inside it. A script of GitLab's runner is a
+    /// single `eval`: the command inside is the one that people have written.
+    fn records(&self) -> Option<(&Record, Option<&Record>)> {
+        match self.trace? {
+            (outer, inner) if outer.is_an_eval() => inner.map(|inner| (inner, None)),
+            both => Some(both),
+        }
+    }
+
     fn command(&self) -> Option<String> {
-        if let Some((record, _)) = self.trace {
+        if let Some((record, _)) = self.records() {
             return Some(command_and_place(&record.command, &record.stack, Some(record.line)));
         }
-        let snapshot = self.scene.as_ref().ok()?;
-        // For `-c` bash has forgotten the command, and says one that it ran before.
-        let is_known = !matches!(self.runs, Runs::CommandString(_)) && !snapshot.command.is_empty();
+        let snapshot = self.snapshot?;
+        // For `-c` bash has forgotten the command, and says one that it ran before; within `eval` it says the `eval`.
+        let is_known =
+            !matches!(self.runs, Runs::CommandString(_)) && !snapshot.command.is_empty() && !snapshot.is_an_eval();
         is_known.then(|| command_and_place(&snapshot.command, &snapshot.stack, None))
     }
 
-    /// What a session begins with, a line each.
+    /// What a session begins with, a line each. What the session's shell has restored it says itself.
     pub fn greeting(&self) -> Vec<String> {
         let mut lines = vec![self.line()];
-        if let Some((_, Some(inner))) = self.trace {
+        if let Some((_, Some(inner))) = self.records() {
             lines.push(format!("  inside: {}", command_and_place(&inner.command, &inner.stack, Some(inner.line))));
         }
-        let stack = match (self.trace, &self.scene) {
+        let stack = match (self.records(), self.snapshot) {
             (Some((record, _)), _) => &record.stack[..],
-            (None, Ok(snapshot)) => &snapshot.stack[..],
-            (None, Err(_)) => &[],
+            (None, Some(snapshot)) => &snapshot.stack[..],
+            (None, None) => &[],
         };
         if let (None, Runs::CommandString(_), Some(frame)) = (self.trace, self.runs, stack.first()) {
             lines.push(format!("  it failed{}", place(frame, None)));
         }
         lines.extend(calls(stack).map(|call| format!("  called{call}")));
+        if let Some(snapshot) = self.snapshot.filter(|snapshot| snapshot.depth > 0) {
+            lines.push(format!("  in {}", whose(snapshot)));
+        }
         if let Runs::CommandString(Some(command)) = self.runs {
             lines.push("command string:".to_owned());
             let mut text = command.as_bytes().split(|&byte| byte == b'\n');
@@ -137,17 +152,10 @@ impl Failure<'_> {
                 lines.push("  …".to_owned());
             }
         }
-        match &self.scene {
-            Ok(snapshot) => {
-                let left_out = left_out(snapshot);
-                let but =
-                    if left_out.is_empty() { String::new() } else { format!(", but for {}", left_out.join(", ")) };
-                lines.push(format!("Directory, variables, functions and options are the script's{but}."));
-                if self.trace.is_some_and(|(record, _)| !record.locals.is_empty()) {
-                    lines.push("Local variables of the function that failed are set too.".to_owned());
-                }
-            }
-            Err(why) => lines.push(format!("Directory, variables and functions of the script are not known: {why}.")),
+        if let Some(why) = &self.not_restored {
+            lines.push(format!(
+                "The session's shell does not have the directory and the variables of the script: {why}."
+            ));
         }
         lines
     }
@@ -172,15 +180,18 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         Snapshot {
+            status: 2,
+            depth: 0,
+            pipe_status: vec![2],
             options_on: ["errexit", "pipefail", "xtrace"].map(str::to_owned).to_vec(),
             command: "make \"$target\"\nx".into(),
             stack: vec![frame("g", "lib.sh", 4), frame("f", "a.sh", 9), frame("main", "a.sh", 0)],
             directory: "/".into(),
             shopts: Vec::new(),
             options: Vec::new(),
-            names: Vec::new(),
             variables: Vec::new(),
             functions: Vec::new(),
+            function_attributes: Vec::new(),
         }
     }
 
@@ -189,32 +200,35 @@ mod tests {
         Record { has_inner: false, status: 1, line, command: command.into(), stack, locals: b"declare".to_vec() }
     }
 
+    fn failure<'a>(runs: &'a Runs, status: u8, snapshot: &'a Snapshot) -> Failure<'a> {
+        let ending = Ending::Exited(status);
+        Failure { runs, ending, snapshot: Some(snapshot), trace: None, not_restored: None }
+    }
+
     #[test]
     fn one_line_says_what_failed_and_how() {
         let (file, string) = (Runs::File("a.sh\n".into()), Runs::CommandString(Some("x".into())));
         let snapshot = snapshot();
-        let none = || Err("why".to_owned());
-        for (runs, ending, scene, expected) in [
-            (&file, Ending::Exited(3), none(), "`a.sh\\n` failed with exit status 3"),
-            (&string, Ending::Killed(9), none(), "the command string was killed by SIGKILL (exit status 137)"),
+        for (runs, ending, snapshot, expected) in [
+            (&file, Ending::Exited(3), None, "`a.sh\\n` failed with exit status 3"),
+            (&string, Ending::Killed(9), None, "the command string was killed by SIGKILL (exit status 137)"),
             (
                 &Runs::StandardInput,
                 Ending::Killed(40),
-                none(),
+                None,
                 "the script on standard input was killed by signal 40 (exit status 168)",
             ),
             (
                 &file,
                 Ending::Exited(2),
-                Ok(&snapshot),
+                Some(&snapshot),
                 "`a.sh\\n` failed with exit status 2: `make \"$target\"\\nx` in g of lib.sh",
             ),
         ] {
-            assert_eq!(Failure { runs, ending, scene, trace: None }.line(), expected);
+            assert_eq!(Failure { runs, ending, snapshot, trace: None, not_restored: None }.line(), expected);
         }
         let traced = record("false", 4);
-        let failure =
-            Failure { runs: &string, ending: Ending::Exited(1), scene: Ok(&snapshot), trace: Some((&traced, None)) };
+        let failure = Failure { trace: Some((&traced, None)), ..failure(&string, 1, &snapshot) };
         assert_eq!(failure.line(), "the command string failed with exit status 1: `false` in g at lib.sh:4");
     }
 
@@ -222,9 +236,8 @@ mod tests {
     fn the_greeting_tells_the_calls_and_what_is_left_out() {
         let snapshot = snapshot();
         let string = Runs::CommandString(Some("cd x\nmake".into()));
-        let failure = Failure { runs: &string, ending: Ending::Exited(2), scene: Ok(&snapshot), trace: None };
         assert_eq!(
-            failure.greeting(),
+            failure(&string, 2, &snapshot).greeting(),
             [
                 "the command string failed with exit status 2",
                 "  it failed in g of lib.sh",
@@ -233,25 +246,41 @@ mod tests {
                 "command string:",
                 "  cd x",
                 "  make",
-                "Directory, variables, functions and options are the script's, but for errexit, xtrace.",
             ]
         );
         let (outer, inner) = (record("x=$(f)", 7), record("false", 2));
-        let failure = Failure {
-            runs: &Runs::StandardInput,
-            ending: Ending::Exited(2),
-            scene: Err("reason".into()),
+        let traced = Failure {
+            snapshot: None,
             trace: Some((&outer, Some(&inner))),
+            not_restored: Some("reason".into()),
+            ..failure(&Runs::StandardInput, 2, &snapshot)
         };
         assert_eq!(
-            failure.greeting(),
+            traced.greeting(),
             [
                 "the script on standard input failed with exit status 2: `x=$(f)` in g at lib.sh:7",
                 "  inside: `false` in g at lib.sh:2",
                 "  called at a.sh:4",
-                "Directory, variables and functions of the script are not known: reason.",
+                "The session's shell does not have the directory and the variables of the script: reason.",
             ]
         );
+    }
+
+    /// The steps of a GitLab job are one `eval`.
+    #[test]
+    fn the_greeting_tells_which_shell_failed_and_leaves_the_runners_command_out() {
+        let inside = Snapshot { depth: 1, command: "eval $'make'".into(), stack: Vec::new(), ..snapshot() };
+        let untraced = failure(&Runs::StandardInput, 2, &inside);
+        let line = "the script on standard input failed with exit status 2";
+        assert_eq!(untraced.greeting(), [line, "  in the subshell that failed (level 1)"]);
+        let (outer, inner) = (record("eval $'make'", 7), record("make", 2));
+        for outer in [outer.clone(), Record { command: "( eval $'make' )".into(), ..outer.clone() }] {
+            let traced = Failure { trace: Some((&outer, Some(&inner))), ..failure(&Runs::StandardInput, 2, &inside) };
+            let line = format!("{line}: `make` in g at lib.sh:2");
+            assert_eq!(traced.greeting(), [&line, "  called at a.sh:4", "  in the subshell that failed (level 1)"]);
+        }
+        let traced = Failure { trace: Some((&outer, None)), ..failure(&Runs::StandardInput, 2, &inside) };
+        assert_eq!(traced.greeting(), [line, "  in the subshell that failed (level 1)"]);
     }
 
     #[test]
@@ -260,11 +289,9 @@ mod tests {
         let runs = Runs::CommandString(Some(long.clone().into()));
         let snapshot = Snapshot { command: "\u{fc}".repeat(500).into(), stack: Vec::new(), ..snapshot() };
         let file = Runs::File("x".into());
-        let failure = Failure { runs: &file, ending: Ending::Exited(1), scene: Ok(&snapshot), trace: None };
-        assert!(failure.line().ends_with(&format!(": `{}…`", "\u{fc}".repeat(200))));
-        let failure = Failure { runs: &runs, ending: Ending::Exited(1), scene: Ok(&snapshot), trace: None };
-        let greeting = failure.greeting();
+        assert!(failure(&file, 1, &snapshot).line().ends_with(&format!(": `{}…`", "\u{fc}".repeat(200))));
+        let greeting = failure(&runs, 1, &snapshot).greeting();
         assert_eq!(greeting.iter().filter(|line| *line == "  x").count(), 20);
-        assert_eq!(greeting[greeting.len() - 2], "  …");
+        assert_eq!(greeting.last().unwrap(), "  …");
     }
 }

@@ -1,7 +1,7 @@
 //! The scripts that bash runs for us, by way of `BASH_ENV`, traps and files in memory, and when it would.
 //! They must never print, change what a script sees beyond what `docs/tmate.md` lists, or change how it ends.
 //!
-//! What shapes them, each seen with bash 5.2 (`tests/it/bash_fidelity.rs` holds it):
+//! What shapes them, each seen with bash 5.2 (`tests/it/bash_tmate/fidelity.rs` checks it):
 //! - A trap's commands are traced by `set -x` and followed by a DEBUG trap, but redirections are neither. So
 //!   the EXIT trap decides in a redirection: `/${?##[1-9]*}dev/null` exists unless `$?` is 0, and where a
 //!   redirection fails the group is not run. `!` keeps errexit and ERR from noticing that.
@@ -15,20 +15,33 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::invocation::{Runs, Set};
+use super::watch::{Trace, Watch};
 use crate::tmate::conf::shell_quoted;
 
-/// Where the files are, as bash can open them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where the files are, as bash can open them. All but `process` are descriptors of that process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Files {
     /// The process that holds them, as `/proc` numbers it.
-    pub process: u32,
-    /// Descriptor of the script that writes the snapshot.
+    pub process: i32,
+    /// The script that writes a snapshot.
     pub dump: i32,
-    /// Descriptor of the snapshot.
-    pub snapshot: i32,
-    /// With `BASH_TMATE_TRACE=1`.
+    /// The snapshot of the shell itself.
+    pub shell: i32,
+    /// What is needed for subshells, where they are watched.
+    pub subshell: Option<SubshellFiles>,
+    /// What the ERR trap needs, where there is one.
     pub trace: Option<TraceFiles>,
+}
+
+/// Descriptors of what is needed for subshells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubshellFiles {
+    /// The snapshot of the innermost subshell that failed.
+    pub snapshot: i32,
+    /// The script that decides whether to write it.
+    pub keep: i32,
+    /// The script that a subshell with `eval` begins with.
+    pub begin: i32,
 }
 
 /// Descriptors of what the ERR trap needs.
@@ -49,62 +62,28 @@ impl Files {
     }
 }
 
-/// What decides whether bash would run the hook.
-#[derive(Clone, Copy, Debug)]
-pub struct Situation<'a> {
-    /// What bash is to run.
-    pub runs: &'a Runs,
-    /// Options, with those of the environment.
-    pub set: Set,
-    /// The user's own `BASH_ENV`.
-    pub bash_env: Option<&'a OsStr>,
-    /// What it names is there, but cannot be read: bash complains of that in its own words.
-    pub bash_env_is_unreadable: bool,
-    /// `BASH_XTRACEFD` is set.
-    pub xtrace_descriptor: bool,
-    /// `SHLVL` says that this is the outermost shell.
-    pub outermost: bool,
-    /// `SSH_CLIENT` or `SSH2_CLIENT` is set, or standard input is a socket.
-    pub from_network: bool,
-    /// Real and effective user or group differ.
-    pub set_user_id: bool,
-}
-
-/// Why there can be no scene, if so. Where bash does not read `BASH_ENV` the variable would stay, for the
-/// script's own children; where lines are shown as they are read the hook would be seen.
-pub fn obstacle(situation: &Situation<'_>) -> Option<&'static str> {
-    let Situation { runs, set, .. } = situation;
-    // `run_startup_files` in bash's shell.c: such a shell is taken for one that rshd or sshd started.
-    let remote = matches!(runs, Runs::CommandString(_)) && !set.login && !set.norc && situation.outermost;
-    let cases = [
-        (set.posix, "bash is in posix mode"),
-        (set.privileged || situation.set_user_id, "bash is in privileged mode"),
-        (set.verbose, "bash shows what it reads (-v)"),
-        (set.restricted, "bash is restricted (-r)"),
-        (set.xtrace && situation.bash_env.is_some(), "bash traces what BASH_ENV names (-x)"),
-        (set.xtrace && situation.xtrace_descriptor, "bash traces to BASH_XTRACEFD"),
-        (remote && situation.from_network, "bash takes itself for a remote shell"),
-        (situation.bash_env_is_unreadable, "the file that BASH_ENV names cannot be read"),
-        (situation.bash_env.is_some_and(|value| value.as_bytes().contains(&b'"')), "BASH_ENV holds a quotation mark"),
-    ];
-    cases.into_iter().find_map(|(is_so, why)| is_so.then_some(why))
-}
+/// Keeps a group of commands from printing, being traced, or reading what the script reads. The group is not run
+/// unless `$?` is a failure.
+const ON_FAILURE: &str = "0</dev/null 2</dev/null 3</${?##[1-9]*}dev/null >/dev/null {BASH_XTRACEFD}>/dev/null";
 
 /// What `BASH_ENV` names: sets the traps, and gives the user's `BASH_ENV` back and runs it.
 ///
 /// `last_argument` is what `$_` is at the start of a script.
-pub fn start(files: &Files, bash_env: Option<&OsStr>, last_argument: &OsStr) -> Vec<u8> {
-    let dump = files.path(files.dump);
-    let mut traps = format!(
-        "\\builtin trap -- '! {{ \\builtin . {dump}; }} 0</dev/null 2</dev/null 3</${{?##[1-9]*}}dev/null >/dev/null \
-         {{BASH_XTRACEFD}}>/dev/null' EXIT;"
-    );
+pub fn start(files: &Files, watch: Watch, bash_env: Option<&OsStr>, last_argument: &OsStr) -> Vec<u8> {
+    let (dump, shell) = (files.path(files.dump), files.path(files.shell));
+    let mut traps = format!("\\builtin trap -- '! {{ \\builtin . {dump} {shell} \"$?\" 0; }} {ON_FAILURE}' EXIT;");
     if let Some(trace) = files.trace {
         let script = files.path(trace.script);
+        // With errexit alone `$-` holds an `e`; without it there is no such path.
+        let only = if watch.trace == Trace::Errexit { " 3</${-//*e*/}dev/null" } else { "" };
         traps.push_str(&format!(
-            " \\builtin trap -- '{{ \\builtin . {script} \"$?\" \"$LINENO\" || \\builtin :; }} 0</dev/null 2</dev/null' ERR; \
-             \\builtin set -E;"
+            " \\builtin trap -- '! {{ \\builtin . {script} \"$?\" \"$LINENO\" || \\builtin :; }} 0</dev/null 2</dev/null{only} >/dev/null' \
+             ERR; \\builtin set -E;"
         ));
+    }
+    if let Some(subshell) = files.subshell.filter(|_| watch.evals) {
+        let alias = alias(files, subshell);
+        traps.push_str(&format!(" \\builtin alias eval='{alias}'; \\builtin shopt -s expand_aliases;"));
     }
     let give_back = match bash_env {
         None => b"\\builtin unset -v BASH_ENV".to_vec(),
@@ -120,6 +99,11 @@ pub fn start(files: &Files, bash_env: Option<&OsStr>, last_argument: &OsStr) -> 
         script.extend_from_slice(&run_users(value));
     }
     script
+}
+
+/// What stands for `eval`, so that a subshell runs [`begin`] first: `eval` joins its arguments by blanks.
+pub fn alias(files: &Files, subshell: SubshellFiles) -> String {
+    format!("\\builtin eval \"\\\\builtin . {};\"", files.path(subshell.begin))
 }
 
 /// Runs the file that the user's `BASH_ENV` names, as bash would. A file whose last command fails does not
@@ -175,20 +159,23 @@ pub fn is_kept(name: &[u8]) -> bool {
     KEPT.split('|').any(|kept| kept.as_bytes() == name)
 }
 
-/// The script that the EXIT trap runs. [`super::snapshot`] reads what it writes.
+/// The script that writes a snapshot, which [`super::snapshot`] reads, to the file `$1`. `$2` is the exit status and
+/// `$3` how many subshells deep the shell is.
 ///
 /// Options are told before those are turned off that would end it, and the order of the rest keeps what is
 /// needed to read it: `nocasematch` would change what `case` matches.
-pub fn dump(files: &Files) -> String {
+pub fn dump() -> String {
     // All names: `"${!a@}"` expands to one word per name whatever IFS is. `compgen` is not in every bash.
     let letters = ('A'..='Z').chain('a'..='z').chain(['_']);
     let names: Vec<_> = letters.map(|letter| format!("\"${{!{letter}@}}\"")).collect();
-    let (names, snapshot) = (names.join(" "), files.path(files.snapshot));
+    let names = names.join(" ");
     format!(
-        r#"\builtin trap - DEBUG RETURN ERR
+        r#"bash_tmate=("${{#PIPESTATUS[@]}}" "${{PIPESTATUS[@]}}")
+\builtin trap - DEBUG RETURN ERR
 \builtin trap '' XFSZ
 {{
-\builtin printf '%s\0' "$SHELLOPTS"
+\builtin printf '%s\0' "$2 $3" "${{bash_tmate[@]}}" "$SHELLOPTS"
+\builtin unset -v bash_tmate
 \builtin set +eux
 {STACK}
 if [[ ${{PWD-}} -ef . ]]; then \builtin printf '=%s\0' "$PWD"; else \builtin pwd -P; \builtin printf '\0'; fi
@@ -198,10 +185,10 @@ if [[ ${{PWD-}} -ef . ]]; then \builtin printf '=%s\0' "$PWD"; else \builtin pwd
 \builtin printf '%s\0' {names} ''
 for bash_tmate in {names}; do
 case $bash_tmate in {KEPT}) ;; *) \builtin declare -p -- "$bash_tmate";; esac
-done
 \builtin printf '\0'
-\builtin declare -f; \builtin declare -F; \builtin printf '\0end\0'
-}} 1<>{snapshot}
+done
+\builtin declare -f; \builtin printf '\0'; \builtin declare -F; \builtin printf '\0end\0'
+}} 1<>"$1"
 "#
     )
 }
@@ -211,23 +198,62 @@ done
 const STACK: &str = r#"\builtin printf '%s\0' "$BASH_COMMAND" "${#FUNCNAME[@]}" "${FUNCNAME[@]}"
 \builtin printf '%s\0' "${#BASH_SOURCE[@]}" "${BASH_SOURCE[@]}" "${BASH_LINENO[@]}""#;
 
+/// Whether the snapshot of a subshell that is there is that of a shell further inside, whose failure has made the
+/// present one fail: it is deeper than `$depth` and has the status `$status`. Reads it into `bash_tmate`.
+fn is_further_inside(snapshot: &str, status: &str, depth: &str) -> String {
+    format!(
+        r#"bash_tmate=
+\builtin read -r -d '' bash_tmate <{snapshot}
+if [[ $bash_tmate == "{status} "* ]] && ((${{bash_tmate#* }} > {depth})); then"#
+    )
+}
+
+/// The script that writes the snapshot of a subshell, unless the failure is that of a shell further inside.
+/// `$1` is the exit status and `$2` how many subshells deep the shell is.
+pub fn keep(files: &Files, subshell: SubshellFiles) -> String {
+    let (dump, snapshot) = (files.path(files.dump), files.path(subshell.snapshot));
+    let further_inside = is_further_inside(&snapshot, "$1", "$2");
+    format!("{further_inside} \\builtin :; else \\builtin . {dump} {snapshot} \"$1\" \"$2\"; fi\n")
+}
+
+/// The script that a subshell with `eval` begins with: it takes the alias away, and sets the EXIT trap that a subshell
+/// does not inherit.
+pub fn begin(files: &Files, subshell: SubshellFiles) -> String {
+    let keep = files.path(subshell.keep);
+    format!(
+        r#"{{ if ((BASH_SUBSHELL)); then
+\builtin unalias eval
+\builtin shopt -u expand_aliases
+\builtin trap -- '! {{ \builtin . {keep} "$?" "$BASH_SUBSHELL"; }} {ON_FAILURE}' EXIT
+fi
+}} 2</dev/null || \builtin :
+"#
+    )
+}
+
 /// The script that the ERR trap runs, with the status and the line. What a subshell writes belongs to what
-/// the shell writes next: the mark `s` says so.
+/// the shell writes next: the mark `s` says so. Where errexit is about to end a subshell, its snapshot is written
+/// too, by a process of its own: this one must stay as it is.
 ///
 /// All of it is the left side of `||`, so that errexit does not count in it.
-pub fn trace(files: &Files, trace: TraceFiles) -> String {
-    let (shell, subshell) = (files.path(trace.shell), files.path(trace.subshell));
+pub fn trace(files: &Files, subshell: SubshellFiles, trace: TraceFiles) -> String {
+    let (shell, inner, keep) = (files.path(trace.shell), files.path(trace.subshell), files.path(subshell.keep));
+    let further_inside = is_further_inside(&files.path(subshell.snapshot), "$1", "BASH_SUBSHELL");
     format!(
         r#"{{
 if ((BASH_SUBSHELL)); then
 \builtin printf 's\0' 1<>{shell}
-{{ \builtin printf '%s\0' r '' "$1" "$2"; {STACK}; \builtin local; \builtin printf '\0end\0'; }} 1<>{subshell}
+{further_inside} \builtin :
+else
+{{ \builtin printf '%s\0' r '' "$1" "$2"; {STACK}; \builtin local; \builtin printf '\0end\0'; }} 1<>{inner}
+case $- in *e*) (\builtin . {keep} "$1" "$((BASH_SUBSHELL - 1))") >/dev/null;; esac
+fi
 else
 bash_tmate=
 \builtin read -r -d '' bash_tmate <{shell}
 {{ \builtin printf '%s\0' r "$bash_tmate" "$1" "$2"; {STACK}; \builtin local; \builtin printf '\0end\0'; }} 1<>{shell}
-\builtin unset -v bash_tmate
 fi
+\builtin unset -v bash_tmate
 }} || \builtin :
 "#
     )
@@ -238,60 +264,14 @@ mod tests {
     use super::*;
 
     fn files() -> Files {
-        Files { process: 12, dump: 4, snapshot: 5, trace: None }
-    }
-
-    fn situation(runs: &Runs) -> Situation<'_> {
-        Situation {
-            runs,
-            set: Set::default(),
-            bash_env: None,
-            bash_env_is_unreadable: false,
-            xtrace_descriptor: false,
-            outermost: false,
-            from_network: false,
-            set_user_id: false,
-        }
-    }
-
-    #[test]
-    fn obstacles_are_told() {
-        let (script, string) = (Runs::StandardInput, Runs::CommandString(Some("x".into())));
-        let plain = situation(&script);
-        let set = |set| Situation { set, ..plain };
-        let user = Some(OsStr::new("/x"));
-        let remote = Situation { runs: &string, outermost: true, from_network: true, ..plain };
-        for (situation, word) in [
-            (plain, None),
-            (set(Set { posix: true, ..Set::default() }), Some("posix")),
-            (set(Set { privileged: true, ..Set::default() }), Some("privileged")),
-            (Situation { set_user_id: true, ..plain }, Some("privileged")),
-            (set(Set { verbose: true, ..Set::default() }), Some("-v")),
-            (set(Set { restricted: true, ..Set::default() }), Some("restricted")),
-            (set(Set { xtrace: true, ..Set::default() }), None),
-            (Situation { bash_env: user, ..plain }, None),
-            (Situation { bash_env: user, ..set(Set { xtrace: true, ..Set::default() }) }, Some("BASH_ENV")),
-            (Situation { xtrace_descriptor: true, ..plain }, None),
-            (Situation { xtrace_descriptor: true, ..set(Set { xtrace: true, ..Set::default() }) }, Some("XTRACEFD")),
-            (Situation { bash_env_is_unreadable: true, ..plain }, Some("cannot be read")),
-            (Situation { bash_env: Some(OsStr::new("a\"b")), ..plain }, Some("quotation")),
-            (remote, Some("remote")),
-            (Situation { from_network: false, ..remote }, None),
-            (Situation { outermost: false, ..remote }, None),
-            (Situation { runs: &script, ..remote }, None),
-            (Situation { set: Set { login: true, ..Set::default() }, ..remote }, None),
-            (Situation { set: Set { norc: true, ..Set::default() }, ..remote }, None),
-        ] {
-            let found = obstacle(&situation);
-            assert_eq!(found.is_some(), word.is_some(), "{situation:?}: {found:?}");
-            assert!(found.is_none_or(|found| word.is_some_and(|word| found.contains(word))), "{found:?}");
-        }
+        Files { process: 12, dump: 4, shell: 5, subshell: None, trace: None }
     }
 
     #[test]
     fn the_users_bash_env_comes_back_quoted_and_is_run() {
-        let text =
-            |value: Option<&str>| String::from_utf8(start(&files(), value.map(OsStr::new), OsStr::new("a b"))).unwrap();
+        let text = |value: Option<&str>| {
+            String::from_utf8(start(&files(), Watch::default(), value.map(OsStr::new), OsStr::new("a b"))).unwrap()
+        };
         assert!(text(None).ends_with("\\builtin unset -v BASH_ENV; \\builtin : 'a b'; } 2</dev/null\n"));
         assert!(!text(None).contains("RETURN"));
         assert!(text(Some("")).contains("BASH_ENV='';"));

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 
+use super::invocation::Runs;
 use crate::failure::shown;
 
 /// What is asked for.
@@ -14,8 +15,12 @@ pub struct Settings {
     pub disable: bool,
     /// `BASH_TMATE_SCENE=0` turns it off: what the script has set up is brought into the session.
     pub scene: bool,
-    /// `BASH_TMATE_TRACE=1`: an ERR trap for the exact command.
-    pub trace: bool,
+    /// `BASH_TMATE_TRACE=1`: an ERR trap for the exact command, and `0`: none; else one where a script cannot notice it.
+    pub trace: Option<bool>,
+    /// `BASH_TMATE_TTY=1`: a session even where standard input is a terminal, and `0`: none there. Else one in CI.
+    pub terminal: bool,
+    /// `BASH_TMATE_NESTED=1`: a session for each failure, at the same time, and for outer shells too.
+    pub nested: bool,
     /// `BASH_TMATE_ONLY_CODES`: no session for other exit codes.
     only: Option<Vec<RangeInclusive<u8>>>,
     /// `BASH_TMATE_SKIP_CODES`: no session for these.
@@ -29,17 +34,22 @@ impl Settings {
     pub fn new(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let mut warnings = Vec::new();
         let set = |name: &str| variable(name).filter(|value: &OsString| !value.is_empty());
-        let mut switch = |name: &str, default| match set(name) {
+        let mut switch = |name: &str, default: Option<bool>| match set(name) {
             None => default,
-            Some(value) if value == "1" => true,
-            Some(value) if value == "0" => false,
+            Some(value) if value == "1" => Some(true),
+            Some(value) if value == "0" => Some(false),
             Some(value) => {
                 warnings.push(format!("{name} is `{}`, neither 1 nor 0", shown(value)));
                 default
             }
         };
-        let (disable, scene, trace) =
-            (switch("BASH_TMATE_DISABLE", false), switch("BASH_TMATE_SCENE", true), switch("BASH_TMATE_TRACE", false));
+        let disable = switch("BASH_TMATE_DISABLE", None) == Some(true);
+        let scene = switch("BASH_TMATE_SCENE", None) != Some(false);
+        let trace = switch("BASH_TMATE_TRACE", None);
+        let nested = switch("BASH_TMATE_NESTED", None) == Some(true);
+        // CI systems set it to `true`; some tools take `false` for a value too.
+        let in_ci = set("CI").is_some_and(|value| value != "false" && value != "0");
+        let terminal = switch("BASH_TMATE_TTY", Some(in_ci)) == Some(true);
         let mut codes = |name: &str| {
             let value = set(name)?;
             let codes = parse_codes(&value);
@@ -50,7 +60,13 @@ impl Settings {
         };
         let only = codes("BASH_TMATE_ONLY_CODES");
         let skip = codes("BASH_TMATE_SKIP_CODES").unwrap_or_default();
-        Self { disable, scene, trace, only, skip, warnings }
+        Self { disable, scene, trace, terminal, nested, only, skip, warnings }
+    }
+
+    /// Whether a session may follow where bash runs what `runs` says. A terminal on standard input matters for two
+    /// kinds of people: one who types commands, and one who has called a script and is there to see it fail.
+    pub fn may_follow(&self, runs: &Runs, stdin_is_a_terminal: bool) -> bool {
+        !self.disable && (!stdin_is_a_terminal || (self.terminal && *runs != Runs::StandardInput))
     }
 
     /// Whether an exit with `code` is a failure that somebody wants to look at.
@@ -87,7 +103,16 @@ mod tests {
     }
 
     fn plain() -> Settings {
-        Settings { disable: false, scene: true, trace: false, only: None, skip: Vec::new(), warnings: Vec::new() }
+        Settings {
+            disable: false,
+            scene: true,
+            trace: None,
+            terminal: false,
+            nested: false,
+            only: None,
+            skip: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
     #[test]
@@ -100,14 +125,46 @@ mod tests {
             ("BASH_TMATE_SCENE", "0", Settings { scene: false, ..plain() }),
             ("BASH_TMATE_SCENE", "1", plain()),
             ("BASH_TMATE_SCENE", "", plain()),
-            ("BASH_TMATE_TRACE", "1", Settings { trace: true, ..plain() }),
-            ("BASH_TMATE_TRACE", "0", plain()),
+            ("BASH_TMATE_TRACE", "1", Settings { trace: Some(true), ..plain() }),
+            ("BASH_TMATE_TRACE", "0", Settings { trace: Some(false), ..plain() }),
+            ("BASH_TMATE_TTY", "1", Settings { terminal: true, ..plain() }),
+            ("BASH_TMATE_TTY", "0", plain()),
+            ("BASH_TMATE_NESTED", "1", Settings { nested: true, ..plain() }),
+            ("BASH_TMATE_NESTED", "0", plain()),
+            ("CI", "true", Settings { terminal: true, ..plain() }),
+            ("CI", "1", Settings { terminal: true, ..plain() }),
+            ("CI", "false", plain()),
+            ("CI", "", plain()),
         ] {
             assert_eq!(settings(&[(name, value)]), expected, "{name}={value}");
         }
-        for name in ["BASH_TMATE_DISABLE", "BASH_TMATE_SCENE", "BASH_TMATE_TRACE"] {
+        let terminal = |tty| settings(&[("CI", "true"), ("BASH_TMATE_TTY", tty)]).terminal;
+        assert!(terminal("1") && terminal("") && terminal("x") && !terminal("0"));
+        for name in
+            ["BASH_TMATE_DISABLE", "BASH_TMATE_SCENE", "BASH_TMATE_TRACE", "BASH_TMATE_TTY", "BASH_TMATE_NESTED"]
+        {
             let warnings = vec![format!("{name} is `yes\\n`, neither 1 nor 0")];
             assert_eq!(settings(&[(name, "yes\n")]), Settings { warnings, ..plain() });
+        }
+    }
+
+    #[test]
+    fn a_terminal_matters_outside_ci_and_for_an_interactive_shell() {
+        let (script, string) = (Runs::File("x".into()), Runs::CommandString(Some("x".into())));
+        for (variables, runs, terminal, expected) in [
+            (&[][..], &script, false, true),
+            (&[], &Runs::StandardInput, false, true),
+            (&[], &script, true, false),
+            (&[], &string, true, false),
+            (&[("CI", "true")], &script, true, true),
+            (&[("CI", "true")], &string, true, true),
+            (&[("CI", "true")], &Runs::StandardInput, true, false),
+            (&[("BASH_TMATE_TTY", "1")], &string, true, true),
+            (&[("BASH_TMATE_TTY", "1")], &Runs::StandardInput, true, false),
+            (&[("CI", "true"), ("BASH_TMATE_TTY", "0")], &script, true, false),
+            (&[("CI", "true"), ("BASH_TMATE_DISABLE", "1")], &script, false, false),
+        ] {
+            assert_eq!(settings(variables).may_follow(runs, terminal), expected, "{variables:?} {runs:?} {terminal}");
         }
     }
 

@@ -20,27 +20,42 @@ pub struct Frame {
     pub called_at: u64,
 }
 
-/// How bash stood.
+/// A variable that has a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: OsString,
+    /// The command that restores it; empty for one that is not restored.
+    pub declaration: Vec<u8>,
+}
+
+/// The state of a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
+    /// Its exit status.
+    pub status: u8,
+    /// How many subshells deep it is: 0 for the shell itself.
+    pub depth: u32,
+    /// `$PIPESTATUS`.
+    pub pipe_status: Vec<u8>,
     /// Options of `set -o` that were on, by name.
     pub options_on: Vec<String>,
     /// `$BASH_COMMAND`.
     pub command: OsString,
     /// The innermost first.
     pub stack: Vec<Frame>,
-    /// Working directory.
+    /// Working directory; empty for one that no longer exists.
     pub directory: OsString,
     /// Commands that restore the options of `shopt`.
     pub shopts: Vec<u8>,
     /// Commands that restore those of `set -o`.
     pub options: Vec<u8>,
-    /// Names of all variables that have a value.
-    pub names: Vec<OsString>,
-    /// Commands that restore variables.
-    pub variables: Vec<u8>,
+    /// All variables that have a value.
+    pub variables: Vec<Variable>,
     /// Commands that restore functions.
     pub functions: Vec<u8>,
+    /// Commands that restore the attributes of functions, one line for each function.
+    pub function_attributes: Vec<u8>,
 }
 
 /// What the ERR trap wrote of a command that failed.
@@ -114,15 +129,25 @@ impl<'a> Fields<'a> {
         (0..count).map(|_| self.text()).collect()
     }
 
-    /// The names up to an empty one.
-    fn names(&mut self) -> Option<Vec<OsString>> {
-        let mut names = Vec::new();
+    /// Names up to an empty one, and as many declarations.
+    fn variables(&mut self) -> Option<Vec<Variable>> {
+        let mut variables = Vec::new();
         loop {
             match self.text()? {
-                name if name.is_empty() => return Some(names),
-                name => names.push(name),
+                name if name.is_empty() => break,
+                name => variables.push(Variable { name, declaration: Vec::new() }),
             }
         }
+        for variable in &mut variables {
+            variable.declaration = self.next()?.to_vec();
+        }
+        Some(variables)
+    }
+
+    /// Two numbers with a blank between.
+    fn pair<A: std::str::FromStr, B: std::str::FromStr>(&mut self) -> Option<(A, B)> {
+        let (first, second) = std::str::from_utf8(self.next()?).ok()?.split_once(' ')?;
+        Some((first.parse().ok()?, second.parse().ok()?))
     }
 
     fn is_at_end(&mut self) -> Option<bool> {
@@ -141,26 +166,61 @@ pub fn parse(file: &[u8]) -> Result<Snapshot, Missing> {
 }
 
 fn read(fields: &mut Fields<'_>) -> Option<Snapshot> {
+    let (status, depth) = fields.pair()?;
+    let pipe_status = fields.list()?.iter().map(|status| status.to_str()?.parse().ok()).collect::<Option<_>>()?;
     let options_on = String::from_utf8_lossy(fields.next()?).split(':').map(str::to_owned).collect();
     let (command, stack) = fields.stack()?;
     let directory = fields.text()?.into_vec();
     let directory = match directory.strip_prefix(b"=") {
         Some(directory) => directory,
+        None if directory.is_empty() => b"",
         // `pwd` ends it with a newline.
         None => directory.strip_suffix(b"\n")?,
     };
     let snapshot = Snapshot {
+        status,
+        depth,
+        pipe_status,
         options_on,
         command,
         stack,
         directory: OsStr::from_bytes(directory).to_owned(),
         shopts: fields.next()?.to_vec(),
         options: fields.next()?.to_vec(),
-        names: fields.names()?,
-        variables: fields.next()?.to_vec(),
+        variables: fields.variables()?,
         functions: fields.next()?.to_vec(),
+        function_attributes: fields.next()?.to_vec(),
     };
     fields.is_at_end()?.then_some(snapshot)
+}
+
+impl Snapshot {
+    /// Without the option `errtrace`, which the hook has set.
+    #[must_use]
+    pub fn without_errtrace(mut self) -> Self {
+        self.options_on.retain(|name| name != "errtrace");
+        let lines = self.options.split_inclusive(|&byte| byte == b'\n').filter(|line| *line != b"set -o errtrace\n");
+        self.options = lines.collect::<Vec<_>>().concat();
+        self
+    }
+}
+
+impl Record {
+    /// Whether the command is what GitLab's runner puts all steps into.
+    pub fn is_an_eval(&self) -> bool {
+        is_an_eval(&self.command)
+    }
+}
+
+impl Snapshot {
+    /// Whether the command is what GitLab's runner puts all steps into.
+    pub fn is_an_eval(&self) -> bool {
+        is_an_eval(&self.command)
+    }
+}
+
+fn is_an_eval(command: &OsStr) -> bool {
+    [&b"eval "[..], b"( eval "].iter().any(|start| command.as_bytes().starts_with(start))
 }
 
 /// Reads a record's file; what an earlier, longer record left behind it does not count.

@@ -23,13 +23,38 @@ pub fn all() -> Vec<Process> {
         .collect()
 }
 
+/// The number by which this `/proc` knows this process: another than `getpid` returns, where it is another
+/// namespace's.
+pub fn own_number() -> Option<i32> {
+    std::fs::read_link("/proc/self").ok()?.to_str()?.parse().ok()
+}
+
+/// The parent of the process `id`.
+pub fn parent(id: i32) -> Option<i32> {
+    Some(parse_stat(&std::fs::read(format!("/proc/{id}/stat")).ok()?)?.parent)
+}
+
+/// The session (setsid(2)) that the process `id` belongs to.
+pub fn session(id: i32) -> Option<i32> {
+    let stat = std::fs::read(format!("/proc/{id}/stat")).ok()?;
+    // After the name: state, parent, group, session.
+    field(&stat, 3)
+}
+
 /// Reads `PID (NAME) STATE PARENT …` (proc(5)). NAME may hold anything, parentheses too.
 fn parse_stat(stat: &[u8]) -> Option<Process> {
     let open = stat.iter().position(|&byte| byte == b'(')?;
+    Some(Process { id: number(stat.get(..open)?)?, parent: field(stat, 1)? })
+}
+
+/// The field that comes `at` places after the first one behind the name.
+fn field(stat: &[u8], at: usize) -> Option<i32> {
     let close = stat.iter().rposition(|&byte| byte == b')')?;
-    let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse().ok();
-    let parent = stat.get(close + 1..)?.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).nth(1)?;
-    Some(Process { id: number(stat.get(..open)?)?, parent: number(parent)? })
+    number(stat.get(close + 1..)?.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).nth(at)?)
+}
+
+fn number(bytes: &[u8]) -> Option<i32> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
 }
 
 /// What tells a shell from the programs that it runs: the program file and its arguments. A subshell, which
@@ -120,5 +145,7 @@ mod tests {
         let id = i32::try_from(std::process::id()).unwrap();
         let parent = nix::unistd::getppid().as_raw();
         assert!(all().contains(&Process { id, parent }));
+        assert_eq!((own_number(), super::parent(id)), (Some(id), Some(parent)));
+        assert_eq!(session(id), Some(nix::unistd::getsid(None).unwrap().as_raw()));
     }
 }

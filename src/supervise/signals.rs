@@ -64,7 +64,9 @@ pub fn action(signal: Signal, sender: Sender, leads: bool) -> Action {
         (Signal::SIGCHLD, _) => Action::Reap,
         (Signal::SIGHUP, Sender::Terminal) if leads => Action::ShellAndChildren,
         (_, Sender::Terminal) => Action::Leave,
-        (Signal::SIGHUP | Signal::SIGINT | Signal::SIGTERM, Sender::Process) => Action::ShellAndChildren,
+        (Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM, Sender::Process) => {
+            Action::ShellAndChildren
+        }
         (_, Sender::Process) => Action::Shell,
     }
 }
@@ -77,7 +79,7 @@ pub fn for_child(signal: Signal, is_subshell: bool) -> Signal {
 
 /// Whether `signal` says that nobody wants the job any more.
 pub fn ends_the_job(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGTERM)
+    matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM)
 }
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ mod tests {
             (Signal::SIGHUP, Terminal, false, Leave),
             (Signal::SIGHUP, Terminal, true, ShellAndChildren),
             (Signal::SIGUSR1, Process, false, Shell),
-            (Signal::SIGQUIT, Process, false, Shell),
+            (Signal::SIGQUIT, Process, false, ShellAndChildren),
             (Signal::SIGCONT, Process, true, Shell),
         ] {
             assert_eq!(action(signal, sender, leads), expected, "{signal} from {sender:?}, leads: {leads}");
@@ -133,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn three_signals_end_a_job() {
+    fn four_signals_end_a_job() {
         let ending: Vec<_> = FORWARDED.into_iter().filter(|signal| ends_the_job(*signal)).collect();
-        assert_eq!(ending, [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM]);
+        assert_eq!(ending, [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM]);
     }
 }

@@ -12,6 +12,8 @@ pub enum Line {
     Left,
     /// The connection is gone and tmate tries to get another.
     ServerLost,
+    /// The server's name has no address, or tmate does not take its address; it tries again.
+    LookupFailed,
     /// There is a connection.
     ServerBack,
     /// The server takes no session without keys; tmate would try for ever.
@@ -28,9 +30,10 @@ pub fn meaning(line: &str) -> Line {
     } else if starts(&["A mate has left"]) {
         Line::Left
     } else if starts(&["Reconnecting", "Error reading from channel", "Error connecting", "Cannot authenticate server"])
-        || line.contains("lookup failure")
     {
         Line::ServerLost
+    } else if line.contains("lookup failure") {
+        Line::LookupFailed
     } else if starts(&["Reconnected", "ssh session: "]) {
         Line::ServerBack
     } else if line.contains("requires authorized_keys") {
@@ -58,6 +61,9 @@ pub enum Reason {
     Unreachable,
     /// The name has no address.
     NameNotFound,
+    /// The address is one of IPv6, which tmate's DNS library, libevent, takes only on a machine that has a public
+    /// IPv6 address itself (`AI_ADDRCONFIG`).
+    NoIpv6,
     /// The host key is another one.
     WrongFingerprint,
     /// It takes only sessions with keys.
@@ -80,6 +86,9 @@ impl fmt::Display for Reason {
             Self::NotTmate => "the server wants a login: it is no tmate server",
             Self::Unreachable => "no way leads to the server",
             Self::NameNotFound => "the server's name was not found",
+            Self::NoIpv6 => {
+                "tmate does not support IPv6 addresses on a machine that has no public IPv6 address of its own"
+            }
             Self::WrongFingerprint => "the server's host key has another fingerprint",
             Self::WantsKeys => "the server wants keys: it takes only sessions with `--authorized-keys`",
             Self::NoResolver => "tmate cannot look up names: `/etc/resolv.conf` is missing or empty",
@@ -105,22 +114,35 @@ impl Reason {
             Self::WrongFingerprint => Some(format!(
                 "`ssh-keyscan{port_option} {host} | ssh-keygen -lf -` prints those that the server has now"
             )),
+            Self::NameNotFound => Some(
+                "is the name right? tmate ignores IPv6 addresses on a machine that has no public one of its own".into(),
+            ),
+            Self::NoIpv6 => Some("name an IPv4 address of the server, or a name that has one".into()),
             Self::WantsKeys => Some("give a file of public keys with `--authorized-keys`".into()),
             _ => None,
         }
     }
 }
 
-/// The reason that the last telling one of `lines` gives. Without any the server is silent.
-pub fn reason(lines: &[String]) -> Option<Reason> {
-    if let Some(reason) = lines.iter().rev().find_map(|line| reason_of(line)) {
-        return Some(reason);
+/// The reason that the last telling one of `lines` gives, where `host` is the server. Without any the server is
+/// silent.
+pub fn reason(lines: &[String], host: &str) -> Option<Reason> {
+    match lines.iter().rev().find_map(|line| reason_of(line)) {
+        Some(Reason::NameNotFound) if is_ipv6(host) => return Some(Reason::NoIpv6),
+        Some(reason) => return Some(reason),
+        None => {}
     }
     let is_usual = |line: &String| {
         line.is_empty()
             || ["To connect to", "Connecting to", "Using ", "Note: "].iter().any(|text| line.starts_with(text))
     };
     lines.iter().all(is_usual).then_some(Reason::Silent)
+}
+
+/// Whether `host` is an IPv6 address, with a zone (RFC 4007) or without.
+pub fn is_ipv6(host: &str) -> bool {
+    let address = host.split_once('%').map_or(host, |(address, _)| address);
+    address.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 fn reason_of(line: &str) -> Option<Reason> {
@@ -185,7 +207,7 @@ mod tests {
             ("Reconnecting...", Line::ServerLost),
             ("Reconnected", Line::ServerBack),
             ("Error connecting: Connection refused", Line::ServerLost),
-            ("h lookup failure. Retrying in 2 seconds (x)", Line::ServerLost),
+            ("h lookup failure. Retrying in 2 seconds (x)", Line::LookupFailed),
             ("Server requires authorized_keys but none are given.", Line::KeysRequired),
             ("Session closed", Line::Other),
             ("", Line::Other),
@@ -221,8 +243,26 @@ mod tests {
             ("Error connecting: Socket error: Connection reset by peer|Reconnecting...", Some(Reason::Cut)),
             ("SSH keys not found. Run 'ssh-keygen' to create keys.|Reconnecting...", Some(Reason::NotTmate)),
         ] {
-            assert_eq!(reason(&lines(text)), expected, "{text}");
+            assert_eq!(reason(&lines(text), "h"), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn an_ipv6_address_has_a_reason_of_its_own() {
+        let failure = lines("::1 lookup failure. Retrying in 2 seconds (x)");
+        for (host, expected) in [
+            ("::1", Reason::NoIpv6),
+            ("2001:db8::1", Reason::NoIpv6),
+            ("::ffff:192.0.2.1", Reason::NoIpv6),
+            ("fe80::1%eth0", Reason::NoIpv6),
+            ("192.0.2.1", Reason::NameNotFound),
+            ("h", Reason::NameNotFound),
+            ("dead", Reason::NameNotFound),
+            ("", Reason::NameNotFound),
+        ] {
+            assert_eq!(reason(&failure, host), Some(expected), "{host}");
+        }
+        assert_eq!(reason(&lines("Connecting to ::1..."), "::1"), Some(Reason::Silent));
     }
 
     #[test]

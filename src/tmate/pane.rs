@@ -72,18 +72,20 @@ impl Pane {
     }
 }
 
-/// What is said in the session: what happened, where one is, and how to leave.
-pub fn greeting(lines: &[String], directory: &Path, continue_file: &Path, max_idle: Duration) -> String {
+/// What is said in the session: what happened, where one is, and how to leave. Without a directory the shell says
+/// itself where it is.
+pub fn greeting(lines: &[String], directory: Option<&Path>, continue_file: &Path, max_idle: Duration) -> String {
     let mut text = String::new();
     for line in lines {
         text.push_str(&shown(line));
         text.push('\n');
     }
+    if let Some(directory) = directory {
+        text.push_str(&format!("You are in {}\n", shown(directory)));
+    }
     text.push_str(&format!(
-        "You are in {}\n\
-         exit or ctrl-d in the last shell ends this session; so does\n    {}\n\
+        "exit or ctrl-d in the last shell ends this session; so does\n    {}\n\
          ctrl-b d leaves it as it is: it ends after {} s with nobody connected.\n\n",
-        shown(directory),
         touch(continue_file),
         max_idle.as_secs(),
     ));
@@ -102,6 +104,11 @@ pub fn announcement(left: Duration) -> String {
     format!("\r\n\x07*** This session ends in {text}, whoever is connected. ***\r\n")
 }
 
+/// What is written into every window when something else of the job has failed.
+pub fn also_failed(what: &str) -> String {
+    format!("\r\n*** Also failed: {} ***\r\n", shown(what))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -111,7 +118,8 @@ mod tests {
     #[test]
     fn the_greeting_says_what_where_and_how_to_leave() {
         let lines = ["`make` failed with exit code 2".to_owned(), "\x1b[2J".to_owned()];
-        let text = greeting(&lines, Path::new("/src"), Path::new("/a b/continue"), Duration::from_secs(60));
+        let say = |directory| greeting(&lines, directory, Path::new("/a b/continue"), Duration::from_secs(60));
+        let text = say(Some(Path::new("/src")));
         let expected = "`make` failed with exit code 2
 \\u{1b}[2J
 You are in /src
@@ -121,6 +129,7 @@ ctrl-b d leaves it as it is: it ends after 60 s with nobody connected.
 
 ";
         assert_eq!(text, expected);
+        assert_eq!(say(None), expected.replace("You are in /src\n", ""));
     }
 
     fn a_word() -> impl Strategy<Value = OsString> {

@@ -8,6 +8,7 @@ pub mod guard;
 mod process;
 mod scene;
 mod tmate;
+pub mod visitors;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 pub use self::scene::Scene;
+use self::visitors::Visitors;
 
 use self::continue_file::ContinueFile;
 use self::folder::Folder;
@@ -28,7 +30,7 @@ use super::conf::{self, Conf, shell_quoted};
 use super::log::{self, Line, Reason};
 use super::options::Options;
 use super::pane::{self, Pane};
-use super::server::{self, Effective};
+use super::server::{self, Effective, Server};
 use crate::failure::{NotFound, hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::report::Voice;
@@ -67,7 +69,7 @@ pub enum End {
 
 /// Runs a session to its end. It must be called from the main thread, which has to outlive the session: with
 /// the thread that started it tmate ends too.
-pub fn run(options: &Options, scene: &Scene, voice: Voice, interrupt: &Interrupt) -> End {
+pub fn run(options: &Options, scene: &Scene<'_>, voice: Voice, interrupt: &Interrupt) -> End {
     let ground = match Ground::prepare(options, scene, interrupt) {
         Ok(ground) => ground,
         Err(error) => {
@@ -107,7 +109,7 @@ struct Ground {
 
 impl Ground {
     /// Finds and reads all that can be missing; the folder comes last, so that nothing is there to be removed.
-    fn prepare(options: &Options, scene: &Scene, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    fn prepare(options: &Options, scene: &Scene<'_>, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let program = find_tmate(interrupt)?;
         let keys = access::read(&options.keys, interrupt)?;
         let shell = shell(options, scene)?;
@@ -141,6 +143,10 @@ struct Session<'a> {
     started: Instant,
     clock: Clock,
     continue_file: ContinueFile,
+    /// Where other failures of the job are told.
+    visitors: Option<&'a Visitors>,
+    /// The last link.
+    link: String,
     /// The file of keys that tmate was given.
     keys: Option<PathBuf>,
     /// What tmate goes by, once it was looked at and found right.
@@ -159,7 +165,7 @@ enum Stop {
 impl<'a> Session<'a> {
     fn start(
         options: &'a Options,
-        scene: &Scene,
+        scene: &Scene<'a>,
         ground: &Ground,
         voice: Voice,
         interrupt: &'a Interrupt,
@@ -177,8 +183,9 @@ impl<'a> Session<'a> {
             None => None,
         };
         let place = directory.as_deref().unwrap_or(&here);
+        let told = Some(place).filter(|_| !scene.shell_tells_directory || options.command.is_some());
         let pane = Pane {
-            greeting: pane::greeting(&scene.greeting, place, &continue_file.path, options.max_idle),
+            greeting: pane::greeting(&scene.greeting, told, &continue_file.path, options.max_idle),
             directory: directory.clone(),
             command: shell.clone(),
             environment: shell_environment(scene, directory.as_deref()),
@@ -187,7 +194,7 @@ impl<'a> Session<'a> {
         let window: Vec<OsString> = match &own {
             Some(own) => {
                 let file = folder.write("window", &pane.encode())?;
-                vec![own.into(), guard::PANE.into(), file.into()]
+                own.iter().cloned().chain([guard::PANE.into(), file.into()]).collect()
             }
             None => shell.clone(),
         };
@@ -206,7 +213,7 @@ impl<'a> Session<'a> {
             for name in HARMFUL {
                 command.env_remove(name);
             }
-            // Without `/proc` nothing comes between tmate and the shell: it has what tmate has.
+            // Without this program in the window tmate starts the shell itself, which has what tmate has.
             if own.is_none() {
                 guard::set_environment(command, &pane);
                 if let Some(directory) = &pane.directory {
@@ -232,6 +239,8 @@ impl<'a> Session<'a> {
             started: Instant::now(),
             clock: Clock::new(limits),
             continue_file,
+            visitors: scene.visitors,
+            link: String::new(),
             keys,
             effective: None,
             server_is_up: true,
@@ -278,7 +287,8 @@ impl<'a> Session<'a> {
                     *ask_at = Instant::now();
                     events.push(Event::SomebodyLeft);
                 }
-                Line::ServerLost => {
+                Line::LookupFailed if log::is_ipv6(&self.server().0) => return Err(self.unconnected()),
+                Line::ServerLost | Line::LookupFailed => {
                     if self.clock.was_ready() && self.server_is_up {
                         self.voice.session("the connection to the server is lost; tmate tries again");
                     }
@@ -295,6 +305,7 @@ impl<'a> Session<'a> {
                 Line::Other => {}
             }
         }
+        self.welcome_visitors();
         if let Err(interrupted) = self.interrupt.check() {
             return Ok(vec![Event::Signal(interrupted.signal)]);
         }
@@ -314,6 +325,15 @@ impl<'a> Session<'a> {
             events.push(Event::Tick);
         }
         Ok(events)
+    }
+
+    /// Says in the log and in the windows what else has failed.
+    fn welcome_visitors(&self) {
+        let Some(visitors) = self.visitors else { return };
+        for said in visitors.welcome(&self.link) {
+            self.voice.session(&format!("also failed: {}", shown(&said)));
+            self.tmate.write_to_panes(&pane::also_failed(&said), QUICK_ANSWER);
+        }
     }
 
     /// Asks tmate how things are, but first by what it goes.
@@ -356,6 +376,7 @@ impl<'a> Session<'a> {
                 if std::mem::take(&mut self.is_open) {
                     self.voice.warning(OPEN);
                 }
+                self.link.clone_from(&links.ssh);
                 self.voice.links(&links, left);
             }
             Action::AnnounceCap(left) => {
@@ -404,6 +425,15 @@ impl<'a> Session<'a> {
         end
     }
 
+    /// Host and port of the server, as far as they are known.
+    fn server(&self) -> (String, String) {
+        match (&self.effective, &self.options.server) {
+            (Some(effective), _) => (effective.host.clone(), effective.port.clone()),
+            (None, Server::Named { host, port }) => (host.clone(), port.to_string()),
+            (None, _) => Default::default(),
+        }
+    }
+
     /// Why there is no session, with the last that tmate said.
     fn unconnected(&mut self) -> anyhow::Error {
         self.tmate.output.new_lines();
@@ -412,18 +442,16 @@ impl<'a> Session<'a> {
         for line in log::last_lines(lines, TOLD_LINES) {
             self.voice.session(&format!("tmate: {}", shown(line)));
         }
+        let (host, port) = self.server();
         let reason = match exit {
             Some(exit) if exit.success() => return anyhow!("the shell ended before the session was ready"),
-            Some(_) => log::reason(lines).filter(|reason| *reason != Reason::Silent),
-            None => log::reason(lines),
-        };
-        let (host, port) = match &self.effective {
-            Some(effective) => (effective.host.clone(), effective.port.clone()),
-            None => Default::default(),
+            Some(_) => log::reason(lines, &host).filter(|reason| *reason != Reason::Silent),
+            None => log::reason(lines, &host),
         };
         let server = if host.is_empty() { "the tmate server".into() } else { format!("`{host}`, port {port}") };
         let what = match exit {
             Some(exit) => format!("tmate could not start a session ({exit})"),
+            None if reason == Some(Reason::NoIpv6) => format!("no session through {server}"),
             None => format!("no session through {server} within {} s", self.options.connect_timeout.as_secs()),
         };
         let Some(reason) = reason else { return anyhow!(what) };

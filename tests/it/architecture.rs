@@ -42,10 +42,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("bash", &["bash", "failure", "supervise::Ending", "tmate::conf"]),
     ("supervise::processes", &[]),
     ("supervise::signals", &[]),
+    ("supervise::terminal", &[]),
     ("supervise", &["supervise", "sys"]),
-    ("scene", &["bash"]),
+    ("job", &["bash", "supervise::processes"]),
+    ("scene", &["bash", "supervise::processes", "tmate::conf"]),
+    ("script_text", &["bash", "supervise"]),
     // Processes, sockets and files of a session; the rest of `tmate` decides.
-    ("tmate::session", &["failure", "file", "interrupt", "report", "tmate"]),
+    ("tmate::session", &["failure", "file", "interrupt", "report", "sys", "tmate"]),
     ("tmate", &["failure", "tmate"]),
     (
         "report",

@@ -3,9 +3,12 @@
 mod caller;
 mod fidelity;
 mod first_process;
+mod nested;
 mod scripts;
 mod sessions;
 mod signals;
+mod subshells;
+mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;

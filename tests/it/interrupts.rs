@@ -1,4 +1,4 @@
-//! INT, TERM and HUP: the run stops, cleans up, and says so with 128 and the signal's number.
+//! INT, QUIT, TERM and HUP: the run stops, cleans up, and says so with 128 and the signal's number.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,9 @@ fn stopped_while_copying(export: &Export, parent: &Path) -> (Running, PathBuf) {
 #[test]
 fn a_signal_while_copying_leaves_nothing() {
     let (store, profile) = Store::shared();
-    for (signal, status) in [(Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+    for (signal, status) in
+        [(Signal::SIGHUP, 129), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131), (Signal::SIGTERM, 143)]
+    {
         for (mode, jobs) in [("copy", "1"), ("auto", "4")] {
             let folder = folder();
             let export = Export::new(store).profile(profile).mode(mode).args(["--jobs", jobs]);

@@ -28,7 +28,7 @@ const DIGITS: usize = 64;
 /// An entry has some hundred bytes.
 const LARGEST_ENTRY: u64 = 64 << 10;
 /// A file with a temporary name that is older is no run's any more.
-const OLDEST_DRAFT: Duration = Duration::from_hours(24);
+const OLDEST_DRAFT: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder of layers: `KEY.blob`, and `KEY.json` with what is known of it. The time of `KEY.json` is that of its last
 /// use.
@@ -330,7 +330,7 @@ mod tests {
             stored("e-draft", 10, 25),
             stored("f-draft", 10, 23),
         ];
-        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1000);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 * 3600);
         for (most, used, expected) in [
             (1000, "", &["e-draft"][..]),
             (363, "", &["e-draft"]),

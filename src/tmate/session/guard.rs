@@ -1,57 +1,36 @@
-//! The two hidden programs of a session: tmate's way to end with its parent, and the window's way to its shell.
-//! They must never return to a caller that goes on: each becomes another program, or ends.
+//! The hidden program of a session's window: it greets and becomes the shell.
+//! It must never return to a caller that goes on.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getppid};
 
 use crate::failure::shown;
 use crate::report;
 use crate::tmate::pane::Pane;
 
-/// The first word that makes this program tmate's guard: `WITH_PARENT PID PROGRAM [ARGUMENT]...`.
-pub const WITH_PARENT: &str = "tmate-with-parent";
 /// The first word that makes this program the window's: `PANE FILE`.
 pub const PANE: &str = "tmate-pane";
 
-/// A command for `program` that the kernel kills when this thread ends, however it does. The standard library
-/// cannot ask for that without unsafe code; so this program starts itself, asks for it, and becomes `program`.
-/// Without `/proc` it is `program` itself.
-pub fn with_parent(program: &OsStr) -> Command {
-    // Resolved by the child, which is a copy of this process: right even if the file was replaced or removed.
-    if !std::path::Path::new("/proc/self/exe").exists() {
-        return Command::new(program);
+/// How to run this program as the window's: `PROGRAM [ARGUMENT]...`, to be followed by [`PANE`] and the file.
+pub fn own_program() -> Option<Vec<OsString>> {
+    // The number by which this `/proc` knows us; another than `getpid` where it belongs to another namespace.
+    if let Ok(pid) = fs_err::read_link("/proc/self") {
+        // Right even if the file was replaced or removed. Its name, `exe`, is one of this program's.
+        let path = Path::new("/proc").join(pid).join("exe");
+        if path.exists() {
+            return Some(vec![path.into()]);
+        }
     }
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("nixkit").arg(WITH_PARENT).arg(std::process::id().to_string()).arg(program);
-    command
-}
-
-/// This program by a path that other processes can run while this one lives.
-pub fn own_program() -> Option<PathBuf> {
-    // The number that this `/proc` knows us by, which is not `getpid` where it belongs to another namespace.
-    let pid = fs_err::read_link("/proc/self").ok()?;
-    let path = PathBuf::from("/proc").join(pid).join("exe");
-    path.exists().then_some(path)
-}
-
-/// Becomes the program in the arguments after the parent's process id.
-pub fn run_with_parent(arguments: &[OsString]) -> anyhow::Result<u8> {
-    let [parent, program, arguments @ ..] = arguments else { bail!("this is for start-tmate alone") };
-    let parent = parent.to_str().and_then(|pid| pid.parse().ok()).map(Pid::from_raw);
-    // KILL, since a stopped or blocked tmate obeys nothing else.
-    set_pdeathsig(Signal::SIGKILL).context("cannot ask to end with the parent")?;
-    // It may have ended before that.
-    if parent != Some(getppid()) {
-        bail!("the parent has ended");
-    }
-    become_program(Command::new(program).args(arguments), program)
+    // Without `/proc`: the file that was executed, by way of bash, which can give it the name `nixkit`.
+    let bash = std::path::absolute(which::which("bash").ok()?).ok()?;
+    let file = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
+    let file = std::path::absolute(file).ok().filter(|file| file.is_file())?;
+    Some(vec![bash.into(), "-c".into(), "exec -a nixkit \"$0\" \"$@\"".into(), file.into()])
 }
 
 /// Greets, and becomes the shell that the file in the arguments describes.

@@ -19,6 +19,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::interrupt::Interrupt;
+use crate::sys;
 use crate::tmate::log::key_file;
 
 /// How long a process may take to end by itself before it is killed.
@@ -170,22 +171,25 @@ pub(super) fn end(child: &mut Child) {
     }
 }
 
-/// What processes of the session fall to us when their parents end. From its making on they do, as they
-/// always do for process 1.
+/// Processes of the session whose parents have ended. They become children of this process, as they always do of
+/// process 1.
 #[derive(Debug)]
 pub(super) struct Orphans {
-    /// Those that we had before the session.
+    /// The children that this process had before the session.
     before: HashSet<i32>,
+    /// No process of the session has this number or, until the kernel begins again, a lower one.
+    oldest: Option<i32>,
     was_subreaper: bool,
 }
 
 impl Orphans {
     /// From now on.
     pub(super) fn adopt() -> Self {
-        let before = children().into_iter().collect();
+        let before = children_in_proc().unwrap_or_default().into_iter().collect();
+        let oldest = sys::newest_process().ok().map(Pid::as_raw);
         let was_subreaper = get_child_subreaper().unwrap_or(false);
         let _ = set_child_subreaper(true);
-        Self { before, was_subreaper }
+        Self { before, oldest, was_subreaper }
     }
 
     /// Waits for those that have ended, but not for `own`.
@@ -207,7 +211,7 @@ impl Orphans {
         let mut asked = HashSet::new();
         loop {
             self.reap(None);
-            let left: Vec<i32> = children().into_iter().filter(|pid| !self.before.contains(pid)).collect();
+            let left: Vec<i32> = self.children().into_iter().filter(|pid| !self.before.contains(pid)).collect();
             if left.is_empty() || started.elapsed() > 3 * GRACE {
                 break;
             }
@@ -228,25 +232,50 @@ impl Orphans {
             let _ = set_child_subreaper(false);
         }
     }
+
+    /// The process ids of our children.
+    fn children(&self) -> Vec<i32> {
+        if let Some(children) = children_in_proc() {
+            return children;
+        }
+        // Without `/proc` each number in question is tried.
+        let (Some(oldest), Ok(newest)) = (self.oldest, sys::newest_process()) else { return Vec::new() };
+        candidates(oldest, newest.as_raw()).filter(|pid| is_child(*pid)).collect()
+    }
 }
 
-/// The process ids of our children, ended ones too (`proc_pid_stat(5)`).
-fn children() -> Vec<i32> {
-    let Ok(entries) = fs_err::read_dir("/proc") else { return Vec::new() };
+/// The numbers that the kernel has given to processes from `oldest` up to `newest`: in ascending order, but for one
+/// jump to the lowest.
+fn candidates(oldest: i32, newest: i32) -> impl Iterator<Item = i32> {
+    /// `PID_MAX_LIMIT` of 64-bit kernels.
+    const LARGEST: i32 = 1 << 22;
+    let has_begun_again = oldest > newest;
+    let to_the_end = oldest..=if has_begun_again { LARGEST } else { newest };
+    to_the_end.chain((2..=newest).take_while(move |_| has_begun_again))
+}
+
+/// Whether `pid` is a child of this process, ended or not.
+fn is_child(pid: i32) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::Pid(Pid::from_raw(pid)), flags).is_ok()
+}
+
+/// The process ids of our children, ended ones too (`proc_pid_stat(5)`); nothing without a `/proc` of our namespace.
+fn children_in_proc() -> Option<Vec<i32>> {
     let own = std::process::id().to_string();
     // A `/proc` of another process namespace has other numbers than ours.
-    if fs_err::read_link("/proc/self").is_ok_and(|name| name.as_os_str() != own.as_str()) {
-        return Vec::new();
+    if fs_err::read_link("/proc/self").ok()?.as_os_str() != own.as_str() {
+        return None;
     }
     let mut found = Vec::new();
-    for entry in entries.flatten() {
+    for entry in fs_err::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(stat) = fs_err::read(entry.path().join("stat")) else { continue };
         if parent_in(&stat) == Some(own.as_bytes()) {
             found.push(pid);
         }
     }
-    found
+    Some(found)
 }
 
 /// The fourth field of a process's `stat`; the second is a name in parentheses, which may hold anything.
@@ -294,6 +323,25 @@ mod tests {
         write(&"x\n".repeat(300));
         output.new_lines();
         assert_eq!(output.lines.len(), KEPT_LINES);
+    }
+
+    #[test]
+    fn numbers_begin_again_after_the_largest() {
+        for (oldest, newest, expected) in
+            [(5, 7, vec![5, 6, 7]), (5, 5, vec![5]), ((1 << 22) - 1, 3, vec![(1 << 22) - 1, 1 << 22, 2, 3])]
+        {
+            assert_eq!(candidates(oldest, newest).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn children_are_told_from_others_without_proc() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(is_child(pid) && !is_child(1) && !is_child(std::process::id().try_into().unwrap()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_child(pid));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::visitors::Visitors;
 use crate::failure::{NotFound, hinted, shown};
 use crate::tmate::options::Options;
 
@@ -13,7 +14,7 @@ pub(super) const HARMFUL: [&str; 3] = ["SHELLOPTS", "BASH_ENV", "TMOUT"];
 
 /// What a user finds in the session.
 #[derive(Clone, Debug, Default)]
-pub struct Scene {
+pub struct Scene<'a> {
     /// What is said first, a line each, such as what failed. How to leave is added.
     pub greeting: Vec<String>,
     /// Where the shell starts; `None` for where this process is. One that cannot be entered is replaced by
@@ -21,13 +22,17 @@ pub struct Scene {
     pub directory: Option<PathBuf>,
     /// The shell's program and arguments; `None` for `bash -i`. [`Options::command`] wins.
     pub shell: Option<Vec<OsString>>,
+    /// That shell says itself where it is.
+    pub shell_tells_directory: bool,
     /// Variables to set (`Some`) or remove (`None`) in this process's own environment for the shell. What
     /// would harm any shell there (`SHELLOPTS`, `BASH_ENV`, `TMOUT`) is removed before that.
     pub environment: Vec<(OsString, Option<OsString>)>,
+    /// Where other failures are told to this session.
+    pub visitors: Option<&'a Visitors>,
 }
 
 /// The words of the shell, the first one a program that was found.
-pub(super) fn shell(options: &Options, scene: &Scene) -> anyhow::Result<Vec<OsString>> {
+pub(super) fn shell(options: &Options, scene: &Scene<'_>) -> anyhow::Result<Vec<OsString>> {
     let mut words = match (&options.command, &scene.shell) {
         (Some(command), _) => vec!["sh".into(), "-c".into(), command.clone()],
         (None, Some(words)) if !words.is_empty() => words.clone(),
@@ -43,7 +48,7 @@ pub(super) fn shell(options: &Options, scene: &Scene) -> anyhow::Result<Vec<OsSt
 }
 
 /// The variables of the shell that differ from tmate's own.
-pub(super) fn shell_environment(scene: &Scene, directory: Option<&Path>) -> Vec<(OsString, Option<OsString>)> {
+pub(super) fn shell_environment(scene: &Scene<'_>, directory: Option<&Path>) -> Vec<(OsString, Option<OsString>)> {
     // tmate sets these for its windows, or we for tmate; the shell gets what the caller had.
     let mut changes: Vec<_> = ["HOME", "SHELL"].into_iter().map(|name| (name.into(), std::env::var_os(name))).collect();
     // A shell takes it only where it leads to its directory: that keeps the way through links.

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -12,9 +13,9 @@ use anyhow::Context;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::OFlag;
 
-use super::guard::with_parent;
 use super::process::{self, Output};
 use crate::interrupt::Interrupt;
+use crate::sys;
 use crate::tmate::clock::{Links, Presence, presence};
 use crate::tmate::server::{Effective, KINDS};
 
@@ -45,7 +46,10 @@ impl<'a> Tmate<'a> {
         prepare: impl FnOnce(&mut Command),
     ) -> anyhow::Result<Self> {
         let output = Output::new()?;
-        let mut command = with_parent(program.as_os_str());
+        let mut command = Command::new(program);
+        sys::end_with_parent(&mut command);
+        // ctrl-C in a terminal is for us, who end tmate in order.
+        command.process_group(0);
         command.arg("-f").arg(conf).arg("-S").arg(&socket).args(["-F", "new-session", "--"]).args(window);
         command.stdin(std::process::Stdio::null()).stdout(output.writer()?).stderr(output.writer()?);
         prepare(&mut command);
@@ -69,7 +73,8 @@ impl<'a> Tmate<'a> {
     }
 
     fn ask(&self, words: &[&str], limit: Duration) -> Option<String> {
-        let mut command = with_parent(self.program.as_os_str());
+        let mut command = Command::new(&self.program);
+        sys::end_with_parent(&mut command);
         command.arg("-S").arg(&self.socket).args(words);
         let text = process::answer(&mut command, limit, self.interrupt)?;
         Some(String::from_utf8_lossy(&text).into_owned())

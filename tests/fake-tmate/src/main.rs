@@ -151,5 +151,5 @@ fn main() -> io::Result<ExitCode> {
         say(&(version + "\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if fake.has("-F") { fake.foreground() } else { fake.control() }
+    if fake.has("-F") && fake.has("new-session") { fake.foreground() } else { fake.control() }
 }

@@ -1,12 +1,17 @@
 //! As process 1 of a container it stays, reaps what others leave, and obeys signals.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::sessions::has_state;
 use super::{Seen, path_with};
-use crate::support::{Fake, folder, installed, root_for, until};
+use crate::support::engine::{Docker, tag};
+use crate::support::{
+    Export, Fake, SessionBuilder, Store, TmateServer, finish, folder, installed, root_for, scratch, until,
+};
 
 /// `bash-tmate` with `arguments` as the first process of a namespace.
 fn first(arguments: &[&str]) -> Command {
@@ -109,4 +114,91 @@ fn a_session_runs_beside_the_first_process() {
     let (status, stderr) = session.finish();
     assert_eq!(status, 3, "{stderr:?}");
     assert_eq!(stderr.last().unwrap(), "bash-tmate: the session has ended: nobody was connected for 2 s");
+}
+
+/// What fails as process 1, and what is typed into its session and what that prints.
+const SCRIPT: &str = "cd /var; X=1; false";
+const TYPED: &str = "echo \"<${X-none} $PWD>\"";
+
+/// The session's shell has the state of the script, and says so.
+fn has_the_state(builder: SessionBuilder, server: &mut TmateServer) {
+    let mut running = builder.args(["-c", SCRIPT]).start();
+    running.line("connect with");
+    server.tell("join");
+    server.shows(&has_state("the script"));
+    server.shows("You are in /var");
+    server.tell(&format!("type {TYPED}"));
+    server.shows("<1 /var>");
+    server.tell("type exit 0");
+    assert_eq!(running.finish().0, 1);
+}
+
+#[test]
+fn as_the_first_process_the_sessions_shell_has_the_scripts_state() {
+    if !root_for("a pid namespace") {
+        return;
+    }
+    let mut server = TmateServer::start("plain");
+    let namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    has_the_state(server.session().bash().under(namespace), &mut server);
+    let user = server.session().bash().directory(Path::new("/")).under(namespace);
+    has_the_state(user.under(["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]), &mut server);
+}
+
+#[test]
+fn as_the_first_process_without_proc_it_says_that_the_state_is_missing() {
+    if !root_for("a pid namespace") {
+        return;
+    }
+    let mut server = TmateServer::start("plain");
+    let hide = "mount -t tmpfs tmpfs /proc && exec \"$@\"";
+    let namespace = ["unshare", "--pid", "--fork", "--mount", "--kill-child", "sh", "-c", hide, "sh"];
+    let mut running = server.session().bash().under(namespace).args(["-c", SCRIPT]).start();
+    running.line("connect with");
+    server.tell("join");
+    server.shows("does not have the directory and the variables of the script: there is no /proc.");
+    server.tell(&format!("type {TYPED}"));
+    server.shows("<none /");
+    server.tell("type exit 0");
+    assert_eq!(running.finish().0, 1);
+}
+
+/// An image of a root that holds bash, tmate and this program, and nothing else.
+fn image(docker: &Docker) -> String {
+    let store = Store::of_the_machine();
+    let place = scratch().join("bash-tmate");
+    fs_err::create_dir_all(&place).unwrap();
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nixpkgs");
+    let mut install = store.command("nix-env");
+    install.arg("--file").arg(packages).arg("--profile").arg(place.join("profile"));
+    finish(install.args(["-iA", "bash", "coreutils", "tmate"]));
+    let root = place.join("root");
+    Export::new(&store).profile(place.join("profile")).root(&root).exports();
+    fs_err::create_dir_all(root.join("opt")).unwrap();
+    fs_err::copy(installed().join("bash-tmate"), root.join("opt/bash-tmate")).unwrap();
+    let archive = place.join("root.tar");
+    finish(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg("."));
+    let name = tag("bash-tmate");
+    let changes = ["--change", "ENV PATH=/run/profile/bin:/opt"];
+    finish(docker.command().arg("import").args(changes).arg(archive).arg(&name));
+    name
+}
+
+#[test]
+fn in_a_container_the_sessions_shell_has_the_scripts_state() {
+    let Some(docker) = Docker::get() else { return };
+    let image = image(docker);
+    let mut server = TmateServer::start("plain");
+    for options in [
+        &[][..],
+        &["--user", "1000:1000"],
+        &["--read-only"],
+        &["--read-only", "--user", "1000:1000"],
+        &["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "65532"],
+    ] {
+        let mut run = docker.command();
+        run.args(["run", "--rm", "--network", "host", "--env", "TMATE_SERVER_HOST", "--env", "TMATE_SERVER_PORT"]);
+        run.args(["--env", "TMATE_SERVER_ED25519_FINGERPRINT"]).args(options).args([&image, "/opt/bash-tmate"]);
+        has_the_state(server.session().instead(&run), &mut server);
+    }
 }

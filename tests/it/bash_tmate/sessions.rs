@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Fake, SessionBuilder, TmateServer, folder, root_for};
 
-const PRINT: &str = "ed25519:SHA256:jfttvoypkHiQYUqUCwKeqd9d1fJj/ZiQlFOHVl6E9sI";
+pub(super) const PRINT: &str = "ed25519:SHA256:jfttvoypkHiQYUqUCwKeqd9d1fJj/ZiQlFOHVl6E9sI";
 
 fn ready() -> Fake {
     Fake::new(&[("link", "ssh x"), ("lines", "Connecting to h...\nssh session: ssh x")])
@@ -130,7 +130,7 @@ fn a_full_disk_or_none_changes_nothing() {
 
 #[test]
 fn a_signal_during_the_session_ends_it_with_bashs_code() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         let fake = ready();
         let mut running = session(&fake).env("BASH_TMATE_MAX_IDLE", "100").args(["-c", "exit 43"]).start();
         running.line("connect with");
@@ -140,8 +140,13 @@ fn a_signal_during_the_session_ends_it_with_bashs_code() {
     }
 }
 
-/// A real session after `script`, in which `commands` are typed; returns what the screen shows.
-fn screen(script: &str, variables: &[(&str, &str)], commands: &[(&str, &str)]) {
+/// What the session's shell says where it has the state of `whose`.
+pub(super) fn has_state(whose: &str) -> String {
+    format!("This shell has the directory, variables, functions and options of {whose}, except errexit.")
+}
+
+/// A real session after `script`. Its windows show `told`, and then what the commands that are typed print.
+fn screen(script: &str, variables: &[(&str, &str)], told: &str, commands: &[(&str, &str)]) {
     let mut server = TmateServer::start("plain");
     let mut builder = server.session().bash().env("BASH_TMATE_MAX_IDLE", "60").env("PS1", "$ ");
     let home = folder();
@@ -152,6 +157,7 @@ fn screen(script: &str, variables: &[(&str, &str)], commands: &[(&str, &str)]) {
     let mut running = builder.args(["-c", script]).start();
     running.line("connect with");
     server.tell("join");
+    server.shows(told);
     for (command, shown) in commands {
         server.tell(&format!("type {command}"));
         server.shows(shown);
@@ -171,6 +177,10 @@ fn the_session_stands_where_the_script_stood() {
     screen(
         script,
         &[("GIVEN", "given"), ("TMPDIR_OF_TEST", place.to_str().unwrap())],
+        &format!(
+            "This shell has the directory, variables, functions and options of the script, except errexit, nounset.\\r\\nYou are in {}\\r",
+            place.display()
+        ),
         &[
             ("echo \"<${x}>\"", "<a  b>"),
             ("echo \"<${m[k]}>\" $((n+1))", "<v w> 4"),
@@ -192,20 +202,54 @@ fn the_session_stands_where_the_script_stood() {
 fn without_the_scene_the_session_has_what_bash_tmate_was_given() {
     let script = "x=1; cd /; GIVEN=changed; exit 43";
     let tests: &[(&str, &str)] = &[("echo \"<${x-none} $GIVEN>\"", "<none given>")];
-    screen(script, &[("GIVEN", "given"), ("BASH_TMATE_SCENE", "0")], tests);
+    let because =
+        |why: &str| format!("The session's shell does not have the directory and the variables of the script: {why}");
+    let scene = because("BASH_TMATE_SCENE is 0.");
+    screen(script, &[("GIVEN", "given"), ("BASH_TMATE_SCENE", "0")], &scene, tests);
     let own_trap = format!("trap : EXIT; {script}");
-    screen(&own_trap, &[("GIVEN", "given")], tests);
+    screen(&own_trap, &[("GIVEN", "given")], &because("bash did not run the trap"), tests);
 }
 
 /// A scene of more than 16 MiB is left out, and bash's exit code stays.
 #[test]
 fn a_scene_that_is_too_large_is_left_out() {
     let script = "x=$(head -c 20000000 /dev/zero | tr '\\0' x); exit 43";
-    screen(script, &[("GIVEN", "given")], &[("echo \"<${#x} $GIVEN>\"", "<0 given>")]);
+    let told = "does not have the directory and the variables of the script: it is larger than 16 MiB.";
+    screen(script, &[("GIVEN", "given")], told, &[("echo \"<${#x} $GIVEN>\"", "<0 given>")]);
 }
 
 #[test]
 fn the_trace_brings_the_locals() {
     let script = "f() { local inner='a b'; (exit 43); }; f";
-    screen(script, &[("BASH_TMATE_TRACE", "1")], &[("echo \"<$inner>\"", "<a b>")]);
+    let told = "The local variables of the function that failed are set too.";
+    screen(script, &[("BASH_TMATE_TRACE", "1")], told, &[("echo \"<$inner>\"", "<a b>")]);
+}
+
+/// A directory that is gone, and a variable that `~/.bashrc` does not let the shell have.
+#[test]
+fn what_cannot_be_restored_is_told() {
+    let mut server = TmateServer::start("plain");
+    let home = folder();
+    std::fs::write(home.path().join(".bashrc"), "readonly fixed=bashrc\n").unwrap();
+    let script = "d=$(mktemp -d); cd $d; rmdir $d; fixed=script; exit 43";
+    let mut running = server.session().bash().env("HOME", home.path()).args(["-c", script]).start();
+    running.line("connect with");
+    server.tell("join");
+    server.shows("options of the script, except errexit,");
+    server.shows("but could not restore: the directory, which no longer exists; the variable fixed.");
+    server.tell("type exit 0");
+    assert_eq!(running.finish().0, 43);
+}
+
+#[test]
+fn a_command_in_place_of_the_shell_has_nothing_of_the_script() {
+    let mut server = TmateServer::start("plain");
+    let session = server.session().bash().env("BASH_TMATE_COMMAND", "echo \"<${x-none}>\"; read -r line");
+    let mut running = session.args(["-c", "x=1; exit 43"]).start();
+    running.line("connect with");
+    server.tell("join");
+    server.shows("does not have the directory and the variables of the script: BASH_TMATE_COMMAND is set.");
+    server.shows("<none>");
+    server.tell("type x");
+    assert_eq!(running.finish().0, 43);
 }

@@ -57,6 +57,8 @@ fn each_way_not_to_connect_has_its_reason() {
     let scan = "`ssh-keyscan -p 2200 h` tries the same connection";
     let running = format!("hint: does a tmate server run there, and is 2200 its port? {scan}");
     let firewall = format!("hint: is a firewall in the way? {scan}; `--connect-timeout` gives it more time");
+    let ignored =
+        "hint: is the name right? tmate ignores IPv6 addresses on a machine that has no public one of its own";
     let prints = "hint: `ssh-keyscan -p 2200 h | ssh-keygen -lf -` prints those that the server has now".to_owned();
     for (lines, reason, hint) in [
         ("Connecting to h...", ": the server is silent", Some(firewall)),
@@ -70,7 +72,11 @@ fn each_way_not_to_connect_has_its_reason() {
             ": the server wants a login: it is no tmate server",
             Some(running),
         ),
-        ("h lookup failure. Retrying in 2 seconds (unknown)", ": the server's name was not found", None),
+        (
+            "h lookup failure. Retrying in 2 seconds (unknown)",
+            ": the server's name was not found",
+            Some(ignored.into()),
+        ),
         ("Cannot authenticate server", ": the server's host key has another fingerprint", Some(prints)),
         ("Error connecting: of another kind", "", None),
     ] {
@@ -82,6 +88,30 @@ fn each_way_not_to_connect_has_its_reason() {
         expected.push(format!("start-tmate: error: no session through `h`, port 2200 within 1 s{reason}"));
         expected.extend(hint);
         assert_eq!((status, &stderr[1..]), (1, &expected[..]));
+    }
+}
+
+/// Where tmate says so it is at once, and tmate says it of a machine without a public IPv6 address.
+#[test]
+fn an_ipv6_address_that_tmate_cannot_use_is_told_at_once() {
+    for (server, host, port) in
+        [("[::1]:2200", "::1", 2200), ("2001:db8::1", "2001:db8::1", 22), ("[fe80::1%eth0]", "fe80::1%eth0", 22)]
+    {
+        let line =
+            format!("{host} lookup failure. Retrying in 2 seconds (nodename nor servname provided, or not known)");
+        let fake = Fake::new(&[("lines", &line)]);
+        let session = fake.session().args(["--server", server, "--fingerprint", PRINT]).start();
+        session.ends(
+            1,
+            [
+                &format!("start-tmate: tmate: {line}"),
+                &format!(
+                    "start-tmate: error: no session through `{host}`, port {port}: tmate does not support IPv6 addresses \
+                     on a machine that has no public IPv6 address of its own"
+                ),
+                "hint: name an IPv4 address of the server, or a name that has one",
+            ],
+        );
     }
 }
 
@@ -136,7 +166,9 @@ fn control_commands_that_hang_or_fail_do_not_hold_it() {
 
 #[test]
 fn a_signal_ends_it_while_a_control_command_hangs() {
-    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
+    for (signal, status) in
+        [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGQUIT, 131), (Signal::SIGHUP, 129)]
+    {
         let fake = ready(&[]);
         let mut session = session(&fake).args(["600"]).start();
         session.line("connect with");
@@ -329,17 +361,31 @@ fn the_folder_is_the_owners_alone_and_short_enough_for_a_socket() {
 }
 
 #[test]
-fn with_the_parent_tmate_ends_and_the_next_run_removes_the_folder() {
+fn when_it_is_killed_nothing_stays() {
     let fake = ready(&[]);
     let mut session = session(&fake).args(["600"]).start();
     session.line("connect with");
     let tmate = Pid::from_raw(fs_err::read_to_string(fake.path("pid")).unwrap().parse().unwrap());
     let (place, mark) = session.kill();
     until(|| kill(tmate, None) == Err(Errno::ESRCH) && processes_of(&mark).is_empty());
+    assert_eq!(names(place.path()), [""; 0]);
+}
+
+#[test]
+fn when_its_child_is_killed_too_tmate_ends_and_the_next_run_removes_the_folder() {
+    let fake = ready(&[]);
+    let mut session = session(&fake).args(["600"]).start();
+    session.line("connect with");
+    let tmate = Pid::from_raw(fs_err::read_to_string(fake.path("pid")).unwrap().parse().unwrap());
+    let worker = session.worker().unwrap();
+    kill(worker, Signal::SIGSTOP).unwrap();
+    let (place, mark) = session.kill();
+    kill(worker, Signal::SIGKILL).unwrap();
+    until(|| kill(tmate, None) == Err(Errno::ESRCH) && processes_of(&mark).is_empty());
     assert_eq!(names(place.path()).len(), 1);
     let mut next = super::fake::session(&fake).args(["600"]).env("TMPDIR", place.path()).start();
     next.line("connect with");
-    assert_eq!(names(place.path()).len(), 1, "the one of the dead run is gone");
+    assert_eq!(names(place.path()).len(), 1, "the folder of the run that was killed is gone");
     next.signal(Signal::SIGINT);
     assert_eq!(next.finish().0, 130);
     assert_eq!(names(place.path()), [""; 0]);

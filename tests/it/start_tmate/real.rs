@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{SessionBuilder, TmateServer, folder, root_for, script, until};
+use crate::support::{SessionBuilder, TmateServer, folder, names, root_for, script, until};
 
 const OPEN: &str = "start-tmate: warning: there are no keys: whoever reads this log can enter the session; \
      `--authorized-keys` limits that";
@@ -304,13 +304,48 @@ fn nothing_that_was_started_in_it_stays() {
 }
 
 #[test]
-fn when_it_is_killed_tmate_and_its_shell_go_too() {
-    let server = TmateServer::start("plain");
+fn when_it_is_killed_nothing_that_was_started_in_it_stays() {
+    let mut server = TmateServer::start("plain");
     let mut session = server.session().args(["600"]).start();
     session.line("connect with");
-    assert!(!crate::support::processes_of(session.mark()).is_empty());
-    let (_place, mark) = session.kill();
+    server.tell("join");
+    server.tell("type setsid sleep 1001 & nohup setsid sleep 1002 >/dev/null 2>&1 & echo st''arted");
+    server.shows("started");
+    let (place, mark) = session.kill();
     until(|| crate::support::processes_of(&mark).is_empty());
+    assert_eq!(names(place.path()), [""; 0]);
+}
+
+/// Nothing is mounted on `/proc` but an empty directory.
+fn without_proc(session: SessionBuilder) -> SessionBuilder {
+    let hide = "mount -t tmpfs tmpfs /proc && exec \"$@\"";
+    session.under(["unshare", "--mount", "--propagation", "private", "sh", "-c", hide, "sh"])
+}
+
+#[test]
+fn without_proc_it_greets_and_nothing_stays() {
+    if !root_for("a mount") {
+        return;
+    }
+    let mut server = TmateServer::start("plain");
+    let mut session = without_proc(server.session()).args(["600"]).start();
+    session.line("connect with");
+    server.tell("join");
+    server.shows("opened by start-tmate");
+    server.tell("type setsid sleep 1001 & nohup setsid sleep 1002 >/dev/null 2>&1 & trap '' HUP TERM; echo st''arted");
+    server.shows("started");
+    session.signal(Signal::SIGTERM);
+    // `finish` looks for them.
+    session.ends(143, ["start-tmate: the session has ended: interrupted by SIGTERM"]);
+
+    let mut session = without_proc(server.session()).args(["600"]).start();
+    session.line("connect with");
+    server.tell("join");
+    server.tell("type setsid -f sleep 1003; echo st''arted");
+    server.shows("started");
+    let (place, mark) = session.kill();
+    until(|| crate::support::processes_of(&mark).is_empty());
+    assert_eq!(names(place.path()), [""; 0]);
 }
 
 #[test]

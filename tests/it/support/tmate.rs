@@ -96,6 +96,8 @@ pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
 pub(crate) struct SessionBuilder {
     program: &'static str,
     under: Vec<OsString>,
+    /// The words of another program, which runs it.
+    instead: Option<Vec<OsString>>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, Option<OsString>)>,
     directory: Option<PathBuf>,
@@ -111,6 +113,7 @@ impl SessionBuilder {
         let mut new = Self {
             program: "start-tmate",
             under: Vec::new(),
+            instead: None,
             arguments: Vec::new(),
             environment: Vec::new(),
             directory: None,
@@ -126,6 +129,17 @@ impl SessionBuilder {
         let tmpdir = new.place.path().to_owned();
         // No conf of whoever runs the tests.
         new.env("PATH", path).env("TMPDIR", &tmpdir).env("HOME", "/nowhere")
+    }
+
+    /// Runs `command`, which is to run `bash-tmate` somewhere, with its environment besides what the session has.
+    pub(crate) fn instead(mut self, command: &Command) -> Self {
+        self.program = "bash-tmate";
+        self.instead =
+            Some([command.get_program()].into_iter().chain(command.get_args()).map(OsStr::to_owned).collect());
+        for (name, value) in command.get_envs() {
+            self.environment.push((name.to_owned(), value.map(OsStr::to_owned)));
+        }
+        self
     }
 
     /// `bash-tmate` in place of `start-tmate`.
@@ -171,10 +185,12 @@ impl SessionBuilder {
     pub(crate) fn start(self) -> Session {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        let program = installed().join(self.program);
-        let mut words = self.under.iter().cloned().chain([program.into()]);
+        let program = self.instead.clone().unwrap_or_else(|| vec![installed().join(self.program).into()]);
+        let mut words = self.under.iter().cloned().chain(program);
         let mut command = Command::new(words.next().unwrap());
         command.args(words).args(&self.arguments);
+        // Each is a job of its own: tests run beside each other.
+        command.env("CI_JOB_ID", &mark);
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
@@ -223,6 +239,13 @@ impl Session {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
+    /// The child that does the work of a session, once it is there.
+    pub(crate) fn worker(&self) -> Option<Pid> {
+        let parent = self.pid().as_raw();
+        let mut processes = nixkit::supervise::processes::all().into_iter();
+        processes.find(|process| process.parent == parent).map(|process| Pid::from_raw(process.id))
+    }
+
     pub(crate) fn mark(&self) -> &str {
         &self.mark
     }
@@ -245,7 +268,7 @@ impl Session {
         self.place.path().join(&names[0])
     }
 
-    /// Kills it, and returns the place that it has left behind.
+    /// Kills it, but not its child, and returns the place where its folder is.
     pub(crate) fn kill(mut self) -> (TempDir, String) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -254,7 +277,14 @@ impl Session {
 
     /// Waits for the end. Nothing may be left, and nothing may have been printed to stdout. Returns the exit
     /// status as a shell has it, and what was printed to stderr.
-    pub(crate) fn finish(mut self) -> (i32, Vec<String>) {
+    pub(crate) fn finish(self) -> (i32, Vec<String>) {
+        let (status, stdout, stderr) = self.finish_with_output();
+        assert_eq!(stdout, [""; 0]);
+        (status, stderr)
+    }
+
+    /// As [`Session::finish`], with what was printed to stdout before what was printed to stderr.
+    pub(crate) fn finish_with_output(mut self) -> (i32, Vec<String>, Vec<String>) {
         let until = Instant::now() + LONGEST;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -267,12 +297,12 @@ impl Session {
             // It spares the processor and decides nothing.
             std::thread::sleep(Duration::from_millis(5));
         };
-        assert_eq!(self.stdout.finish(), [""; 0]);
+        let stdout = self.stdout.finish();
         let stderr = self.stderr.finish();
         assert_eq!(processes_of(&self.mark), [], "left behind after\n{}", stderr.join("\n"));
         assert_eq!(names(self.place.path()), [""; 0], "left behind after\n{}", stderr.join("\n"));
         let status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
-        (status, stderr)
+        (status, stdout, stderr)
     }
 
     /// Waits for the end, which must be with `status` and the last lines of stderr.
@@ -314,6 +344,11 @@ impl Fake {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
+    }
+
+    /// Where the program `tmate` is.
+    pub(crate) fn bin(&self) -> &Path {
+        self.bin.path()
     }
 
     /// How often it was asked.
