@@ -157,7 +157,7 @@ fn whatever_lies_in_place_of_an_entry_the_export_goes_on() {
     replace(&blobs[2], &pipe);
     replace(&jsons[3], &pipe);
     replace(&blobs[4], &|path| std::os::unix::fs::symlink("nowhere", path).unwrap());
-    fs_err::set_permissions(&blobs[5], PermissionsExt::from_mode(0)).unwrap();
+    fs_err::set_permissions(&blobs[5], PermissionsExt::from_mode(0o000)).unwrap();
     let (receipt, warnings) = with_warnings(export("second"));
     // root may read what has no permissions.
     let made = all - from_cache(&receipt).0;
