@@ -21,7 +21,8 @@ use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
 
 /// Variables with credentials. They go to skopeo alone, and there by a file.
-pub const SECRETS: [&str; 3] = ["REGISTRY_AUTH_FILE", "REGISTRY_USER", "REGISTRY_PASSWORD"];
+pub const SECRETS: [&str; 5] =
+    ["REGISTRY_AUTH_FILE", "REGISTRY_USER", "REGISTRY_PASSWORD", "CI_REGISTRY_USER", "CI_REGISTRY_PASSWORD"];
 /// How long a signal, or the end of a program, may go unnoticed.
 const POLL: Duration = Duration::from_millis(20);
 /// How long a program that is told to end has for it, and a pipe for its rest after the program's end.

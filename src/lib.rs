@@ -73,7 +73,8 @@
 //! - A setting of a container: a field of [`oci::Settings`] with its rule, and an option of `export-image`.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
-//! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table.
+//! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table, and in
+//!   `docs/registries.md`.
 //!
 //! - A rule of Dockerfiles: [`dockerfile::scanner`] or [`dockerfile::expand`], which follow BuildKit's own
 //!   code, with a row in `tests/it/dockerfile.rs`; one of rewriting: [`dockerfile::rewrite`], with a case in

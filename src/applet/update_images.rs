@@ -94,6 +94,8 @@ Environment:
           The file with the registry's credentials, as `skopeo login` writes it
   REGISTRY_USER, REGISTRY_PASSWORD
           The credentials themselves
+  CI_REGISTRY, CI_REGISTRY_USER, CI_REGISTRY_PASSWORD
+          GitLab's, used if none of the others is set and the registry is CI_REGISTRY
 
 Examples:
   update-images --dry-run

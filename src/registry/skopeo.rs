@@ -62,8 +62,7 @@ impl Skopeo {
                 Refusal::Failed(message) if message.contains("invalid status code from registry 404") => {
                     Ok(Tags::Unlisted(message))
                 }
-                Refusal::Denied(message) => Err(Failure::Final(anyhow!("no permission: {message}"))),
-                Refusal::Failed(message) => Err(anyhow!(message).into()),
+                refusal => Err(failure(refusal)),
             }
         });
         asked.with_context(|| format!("cannot list the tags of `{repository}`"))
@@ -73,6 +72,15 @@ impl Skopeo {
     pub fn raw(&self, reference: &str) -> anyhow::Result<Option<(Digest, Vec<u8>)>> {
         let raw = self.inspect("--raw", reference)?;
         Ok(raw.map(|raw| (Digest::of(&raw), raw)))
+    }
+
+    /// Reads what was just pushed to `reference`. Some registries need a moment until they have it.
+    pub fn read_back(&self, reference: &str) -> anyhow::Result<()> {
+        let found = self.tries.run(|| match self.inspect("--raw", reference).map_err(Failure::Final)? {
+            Some(_) => Ok(()),
+            None => Err(anyhow!("it was pushed, but the registry says that it does not have it").into()),
+        });
+        found.with_context(|| format!("cannot read `{reference}` back"))
     }
 
     /// The configuration of the one image at `reference`.
@@ -92,8 +100,7 @@ impl Skopeo {
             }
             match read_refusal(&answer.stderr) {
                 Refusal::NotFound => Ok(None),
-                Refusal::Denied(message) => Err(Failure::Final(anyhow!("no permission: {message}"))),
-                Refusal::Failed(message) => Err(anyhow!(message).into()),
+                refusal => Err(failure(refusal)),
             }
         });
         asked.with_context(|| format!("cannot read `{reference}`"))
@@ -137,8 +144,7 @@ impl Skopeo {
             }
             match read_refusal(&answer.stderr) {
                 Refusal::NotFound => Err(anyhow!("the registry has not all of it").into()),
-                Refusal::Denied(message) => Err(Failure::Final(anyhow!("no permission: {message}"))),
-                Refusal::Failed(message) => Err(anyhow!(message).into()),
+                refusal => Err(failure(refusal)),
             }
         });
         copied.with_context(|| format!("cannot push `{to}`"))
@@ -150,5 +156,17 @@ impl Skopeo {
             Some(file) => call.arg("--authfile").arg(file),
             None => call,
         }
+    }
+}
+
+/// What is reported of a refusal, and whether another try may help.
+fn failure(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::NotFound => anyhow!("it is not there").into(),
+        Refusal::NoRepository(message) => {
+            Failure::Final(anyhow!("the repository has to be created in the registry first: {message}"))
+        }
+        Refusal::Denied(message) => Failure::Final(anyhow!("no permission: {message}")),
+        Refusal::Failed(message) => anyhow!(message).into(),
     }
 }

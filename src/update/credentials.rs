@@ -9,15 +9,19 @@ use fs_err as fs;
 use crate::failure::{Usage, shown};
 use crate::file;
 
-/// Where skopeo finds the credentials for `registry`: the file that `REGISTRY_AUTH_FILE` names, else one in
-/// `folder` made of `REGISTRY_USER` and `REGISTRY_PASSWORD`. `None` where none of them is set; then it uses
-/// what the user has logged in to.
+/// Our own variables, and those that GitLab sets for its own registry.
+const OWN: [&str; 2] = ["REGISTRY_USER", "REGISTRY_PASSWORD"];
+const GITLABS: [&str; 2] = ["CI_REGISTRY_USER", "CI_REGISTRY_PASSWORD"];
+
+/// Where skopeo finds the credentials for `registry`: the file that `REGISTRY_AUTH_FILE` names, else one in `folder`
+/// with `REGISTRY_USER` and `REGISTRY_PASSWORD`, else one with GitLab's own, if `CI_REGISTRY` is that registry: they are
+/// not for others. `None` where none of them is set; then skopeo uses what the user has logged in to.
 pub fn auth_file(
     variable: impl Fn(&str) -> Option<OsString>,
     registry: &str,
     folder: &Path,
 ) -> anyhow::Result<Option<PathBuf>> {
-    let set = |name| variable(name).filter(|value| !value.is_empty());
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
     if let Some(file) = set("REGISTRY_AUTH_FILE") {
         let file = PathBuf::from(file);
         return match fs::metadata(&file) {
@@ -25,21 +29,33 @@ pub fn auth_file(
             Err(_) => Err(Usage(format!("REGISTRY_AUTH_FILE names `{}`, which is not there", shown(&file))).into()),
         };
     }
-    let text = |name: &str, value: OsString| {
-        value.into_string().map_err(|_| anyhow::Error::from(Usage(format!("{name} is not UTF-8"))))
+    let gitlabs = |registry: &str| set("CI_REGISTRY").is_some_and(|host| host.eq_ignore_ascii_case(registry));
+    let pair = match pair(OWN, set)? {
+        None if gitlabs(registry) => pair(GITLABS, set)?,
+        pair => pair,
     };
-    let (user, password) = match (set("REGISTRY_USER"), set("REGISTRY_PASSWORD")) {
-        (None, None) => return Ok(None),
-        (Some(user), Some(password)) => (text("REGISTRY_USER", user)?, text("REGISTRY_PASSWORD", password)?),
-        (Some(_), None) => return Err(Usage("REGISTRY_USER is set, but not REGISTRY_PASSWORD".into()).into()),
-        (None, Some(_)) => return Err(Usage("REGISTRY_PASSWORD is set, but not REGISTRY_USER".into()).into()),
-    };
-    if user.contains(':') {
-        return Err(Usage("REGISTRY_USER has a `:`, which no registry takes".into()).into());
-    }
+    let Some((user, password)) = pair else { return Ok(None) };
     let path = folder.join("auth.json");
     file::write_new(&path, contents(registry, &user, &password), 0o600)?;
     Ok(Some(path))
+}
+
+/// The values of the variables of a user and a password: both, or neither.
+fn pair(
+    [user, password]: [&str; 2],
+    set: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<(String, String)>, Usage> {
+    let text = |name: &str, value: OsString| value.into_string().map_err(|_| Usage(format!("{name} is not UTF-8")));
+    let pair = match (set(user), set(password)) {
+        (None, None) => return Ok(None),
+        (Some(name), Some(secret)) => (text(user, name)?, text(password, secret)?),
+        (Some(_), None) => return Err(Usage(format!("{user} is set, but not {password}"))),
+        (None, Some(_)) => return Err(Usage(format!("{password} is set, but not {user}"))),
+    };
+    if pair.0.contains(':') {
+        return Err(Usage(format!("{user} has a `:`, which no registry takes")));
+    }
+    Ok(Some(pair))
 }
 
 /// containers-auth.json(5).
@@ -99,11 +115,29 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, r#"{"auths":{"127.0.0.1:5000":{"auth":"bWU6cyJjcmV0"}}}"#);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+        // GitLab's own, for its own registry alone.
+        let gitlabs =
+            |registry| [("CI_REGISTRY", registry), ("CI_REGISTRY_USER", "ci"), ("CI_REGISTRY_PASSWORD", "token")];
+        for other in ["", "docker.io", "127.0.0.1", "127.0.0.1:5001"] {
+            assert_eq!(made(&gitlabs(other)).unwrap(), None, "{other}");
+        }
+        let path = made(&gitlabs("127.0.0.1:5000")).unwrap().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, r#"{"auths":{"127.0.0.1:5000":{"auth":"Y2k6dG9rZW4="}}}"#);
+        fs::remove_file(&path).unwrap();
+        let own = [("REGISTRY_USER", "me"), ("REGISTRY_PASSWORD", "s\"cret")];
+        let path = made(&[&own[..], &gitlabs("127.0.0.1:5000")].concat()).unwrap().unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("bWU6cyJjcmV0"), "our own come first");
         // A file that the user has comes first and is left alone.
         let own = path.to_str().unwrap();
         assert_eq!(made(&[("REGISTRY_AUTH_FILE", own), ("REGISTRY_USER", "me")]).unwrap().as_ref(), Some(&path));
         for (variables, message) in [
             (&[("REGISTRY_USER", "me")][..], "REGISTRY_USER is set, but not REGISTRY_PASSWORD"),
+            (
+                &[("CI_REGISTRY", "127.0.0.1:5000"), ("CI_REGISTRY_USER", "me")],
+                "CI_REGISTRY_USER is set, but not CI_REGISTRY_PASSWORD",
+            ),
             (&[("REGISTRY_PASSWORD", "secret")], "REGISTRY_PASSWORD is set, but not REGISTRY_USER"),
             (&[("REGISTRY_AUTH_FILE", "/nowhere")], "REGISTRY_AUTH_FILE names `/nowhere`, which is not there"),
             (

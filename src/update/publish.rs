@@ -130,8 +130,10 @@ impl Publisher<'_> {
         let order = Order { channel: &job.channel, update: &job.update, system };
         let made = self.recipe.make(order, &inputs, &out, listen).and_then(|entry| {
             skopeo.push(&out, None, &format!("{repository}@{}", entry.digest), What::Image)?;
-            let staged = staged_tag(&job.update.commit, system);
-            skopeo.push(&out, None, &format!("{repository}:{staged}"), What::Image)
+            let staged = format!("{repository}:{}", staged_tag(&job.update.commit, system));
+            skopeo.push(&out, None, &staged, What::Image)?;
+            // Otherwise the image would be built again by every run, for ever.
+            skopeo.read_back(&staged)
         });
         // An image may have a gigabyte, and others follow.
         if out.exists() {
@@ -160,6 +162,7 @@ impl Publisher<'_> {
                 break;
             }
             self.push_index(new, tag).context("cannot write the index")?;
+            self.survey.skopeo.read_back(&format!("{}:{tag}", self.survey.repository))?;
             if !receipt.tags.iter().any(|written| written == tag) {
                 receipt.tags.push(tag.to_owned());
             }
@@ -215,6 +218,7 @@ impl Publisher<'_> {
                     }
                     Verdict::Move => {
                         skopeo.tag(repository, &index.pointed.digest, tag)?;
+                        skopeo.read_back(&format!("{repository}:{tag}"))?;
                         if !receipt.tags.contains(tag) {
                             receipt.tags.push(tag.clone());
                         }

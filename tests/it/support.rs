@@ -4,6 +4,7 @@
 pub(crate) mod engine;
 mod export;
 mod file_system;
+mod front;
 mod image;
 mod judge;
 mod peers;
@@ -14,6 +15,7 @@ mod tree;
 
 pub(crate) use export::{BesideStore, Export, Receipt, Refusal, Running, drafts_beside};
 pub(crate) use file_system::{FileSystem, Kind, Stocked, stocked};
+pub(crate) use front::Front;
 pub(crate) use image::{ImageExport, blob, files, json, unpack};
 pub(crate) use judge::{content, judge};
 pub(crate) use peers::{Cutting, Nixpkgs, Registry, Releases, copied, deadly_skopeo};

@@ -5,6 +5,7 @@ mod failures;
 mod kills;
 mod lives;
 mod real_recipe;
+mod registries;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
