@@ -4,6 +4,7 @@
 mod architecture;
 mod bad_input;
 mod bash_tmate;
+mod chroot_store;
 mod complete_root;
 mod content;
 mod dockerfile;

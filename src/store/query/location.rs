@@ -19,6 +19,8 @@ use crate::store::StoreDirectory;
 
 /// The commands that print Nix's settings: of Nix 2.20 and later, and of earlier versions.
 const SETTINGS: [&[&str]; 2] = [&["config", "show"], &["show-config"]];
+/// Where a store's files are below its root, whatever the store directory is (`LocalFSStoreConfig` in libstore).
+pub(super) const BELOW_ROOT: &str = "nix/store";
 /// Stores whose files lie in the store directory itself.
 const PLAIN: [&str; 4] = ["", "auto", "daemon", "local"];
 
@@ -63,7 +65,7 @@ pub fn locate(
         // Nix's own rule for a user on a machine without Nix (`openStore` in libstore).
         (is_default && !Path::new("/nix/var/nix").exists() && root.exists()).then_some(root)
     };
-    let real = real.or_else(|| Some(root.or_else(default_root)?.join(store.relative())));
+    let real = real.or_else(|| Some(root.or_else(default_root)?.join(BELOW_ROOT)));
     let Some(real) = real else { return Ok(store) };
     let real = std::path::absolute(&real).with_context(|| format!("cannot find the store `{}`", shown(&url)))?;
     Ok(store.lying_in(real))
