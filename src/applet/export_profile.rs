@@ -270,9 +270,12 @@ fn layered(registrations: &[Registration], roots: &[StorePath], count: usize) ->
 /// What is changed about files of the store, if anything is.
 fn changed_files(changed: &Changed, store: &StoreDirectory) -> Option<String> {
     let (path, change) = changed.example.as_ref()?;
-    let files = if changed.count == 1 { "1 file" } else { &format!("{} files", HumanCount(changed.count)) };
+    let were = match changed.count {
+        1 => "1 file in the store was",
+        count => &format!("{} files in the store were", HumanCount(count)),
+    };
     let path = shown(store.real().join(OsStr::from_bytes(path)));
-    Some(format!("Nix did not leave {files} of the store like this: `{path}` has {change}"))
+    Some(format!("{were} changed: `{path}` has {change}"))
 }
 
 /// The layers as a receipt tells of them, with the lines that copy them from a stage called `build`.
@@ -387,7 +390,7 @@ impl Job<'_> {
                 );
                 return Err(hinted(anyhow!("verification failed: {changed}"), hint));
             }
-            warnings.push(format!("{changed}; the root has them as Nix gives them"));
+            warnings.push(format!("{changed}; the root has copies with the right mode and owner"));
         }
         for place in draft.finish(self.plan, *time)? {
             warnings.push(format!("`/{}` stays root's: this user namespace knows no such owner", shown(&place)));

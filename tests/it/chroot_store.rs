@@ -108,8 +108,8 @@ fn a_closure_is_exported_from_where_its_files_are_however_the_setting_is_given()
         let exported = root.join(chroot.store.directory.strip_prefix("/").unwrap()).join(&file);
         assert_eq!(Entry::read(&exported).inode, Entry::read(&real.join("file")).inode);
         // The link of the root is by the name that store paths have.
-        let target = fs_err::read_link(root.join("run/profile")).unwrap();
-        assert_eq!(target, chroot.path);
+        let leads_there = |link: &&str| fs_err::read_link(root.join(link)).is_ok_and(|target| target == chroot.path);
+        assert!(["run/profile", "nix/profile"].iter().any(leads_there));
     }
     let (name, value) = chroot.settings().swap_remove(0);
     let root = chroot.folder.path().join("copied");
