@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser};
-use indicatif::{DecimalBytes, HumanCount};
+use fs_err as fs;
+use indicatif::HumanCount;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
@@ -20,6 +21,7 @@ use crate::failure::{Usage, hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::layers;
 use crate::progress::Progress;
+use crate::report::space::{Free, no_space};
 use crate::report::{DryRun, Voice};
 use crate::root::Plan;
 use crate::root::accounts::Account;
@@ -29,7 +31,7 @@ use crate::sink::link::LinkMode;
 use crate::sink::mounts::Mounts;
 use crate::sink::receipt::{BesideStore, Changed, Layer, Receipt, Tally};
 use crate::sink::target::Target;
-use crate::sink::{is_out_of_space, is_too_large, verify};
+use crate::sink::{TOO_LARGE, is_out_of_space, is_too_large, verify};
 use crate::store::query::NixStore;
 use crate::store::{Registration, StoreDirectory, StorePath};
 
@@ -68,7 +70,8 @@ struct Arguments {
     #[command(flatten)]
     jobs: Jobs,
 
-    /// Recompute every path's NAR hash from ROOT and compare it with the registered one.
+    /// Recompute every path's NAR hash from ROOT and compare it with the registered one. Also check the modes and owners
+    /// of files.
     #[arg(long)]
     verify: bool,
 
@@ -231,7 +234,8 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         voice.warning(&warning);
         warnings.push(warning);
     }
-    let shares_store = tally.hard_linked.count > 0 && !Mounts::read().is_in_container_layer(store.real());
+    let real_store = fs::canonicalize(store.real())?;
+    let shares_store = tally.hard_linked.count > 0 && !Mounts::read().is_in_container_layer(&real_store);
     let receipt = Receipt {
         root: shown(&target.root),
         profiles: exported,
@@ -426,7 +430,7 @@ impl Job<'_> {
     /// Says of a full disk which one, and how much is needed.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         if is_too_large(&error) {
-            return hinted(error, "`ulimit -f` limits the size of files, or the file system does; nothing was written");
+            return hinted(error, TOO_LARGE);
         }
         if !is_out_of_space(&error) {
             return error;
@@ -436,28 +440,14 @@ impl Job<'_> {
             || format!("`{}`", shown(&self.target.drafts)),
             |mount| format!("`{}` ({})", shown(&mount.point), mount.file_system),
         );
-        let needed = self.nix.registration(self.closure).map_or_else(
-            |_| "an unknown amount".to_owned(),
-            |registrations| {
-                let bytes = registrations.iter().map(|registration| registration.nar_size).sum();
-                format!("up to {}", DecimalBytes(bytes))
-            },
-        );
-        let free = statvfs(&self.target.drafts).map_or_else(
-            |_| "an unknown amount is".to_owned(),
-            |free| {
-                let bytes = DecimalBytes(free.blocks_available() * free.fragment_size());
-                // btrfs and others make inodes as they need them, and give no number.
-                if free.files() == 0 {
-                    format!("{bytes} is")
-                } else {
-                    format!("{bytes} and {} inodes are", free.files_available())
-                }
-            },
-        );
-        hinted(
-            error.context(format!("no space left on {place}: the closure needs {needed}, {free} free")),
-            "make room, or export to another file system; nothing was written",
-        )
+        let registrations = self.nix.registration(self.closure).ok();
+        let needed = registrations.map(|all| all.iter().map(|registration| registration.nar_size).sum());
+        let free = statvfs(&self.target.drafts).ok().map(|free| Free {
+            bytes: free.blocks_available() * free.fragment_size(),
+            // btrfs and others make inodes as they need them, and give no number.
+            inodes: (free.files() > 0).then(|| free.files_available()),
+        });
+        let (space, hint) = no_space(needed, free);
+        hinted(error.context(format!("no space left on {place}: {space}")), format!("{hint}; nothing was written"))
     }
 }

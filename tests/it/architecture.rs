@@ -182,6 +182,29 @@ fn only_report_prints() {
     }
 }
 
+/// Modules that open files for writing, each of which closes them with [`nixkit::file::close`] or writes to a terminal.
+const WRITERS: &[&str] =
+    &["file", "sink::directory::place", "sink::oci::blobs", "sink::replace", "tmate::session::tmate"];
+
+#[test]
+fn files_are_written_where_their_closing_is_checked() {
+    let mut writers = Vec::new();
+    for (module, code) in modules() {
+        let opens = [".write(true)", "File::create", "O_WRONLY", "O_RDWR"].iter().any(|opens| code.contains(opens));
+        if opens {
+            writers.push(module.clone());
+        }
+        for unchecked in [" fs::write(", "std::fs::write(", "fs_err::write(", "fs::copy("] {
+            assert!(
+                !code.contains(unchecked),
+                "`{module}` writes with `{unchecked}`: use `file`, which checks the closing"
+            );
+        }
+    }
+    writers.sort();
+    assert_eq!(writers, WRITERS);
+}
+
 #[test]
 fn every_module_begins_with_what_it_is_for() {
     for (module, code) in modules() {

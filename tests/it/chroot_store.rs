@@ -125,10 +125,11 @@ fn a_store_of_the_same_name_outside_is_not_looked_at() {
     let outside = &chroot.path;
     fs_err::create_dir_all(outside).unwrap();
     fs_err::write(outside.join("file"), "another").unwrap();
-    let (name, value) = chroot.settings().swap_remove(0);
-    let root = chroot.folder.path().join("root");
-    chroot.export(outside).env(name, value).root(&root).exports();
-    assert_equal(&chroot, &root);
+    for (number, (name, value)) in chroot.settings().into_iter().enumerate() {
+        let root = chroot.folder.path().join(format!("root-{number}"));
+        chroot.export(outside).env(name, value).root(&root).exports();
+        assert_equal(&chroot, &root);
+    }
 }
 
 #[test]

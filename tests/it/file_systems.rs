@@ -143,10 +143,14 @@ fn a_limit_on_the_size_of_files_is_an_error_like_others() {
         assert_eq!(names(&at("nix")), ["sources.json"], "{words:?}");
     }
     assert_eq!(fs_err::read_to_string(at("Dockerfile")).unwrap(), dockerfile);
-    let (_, stderr) =
-        limited(&store, &["export-profile", "--profile", path, "--link-mode", "copy", "root"], project.path());
     let hint = "hint: `ulimit -f` limits the size of files, or the file system does; nothing was written";
-    assert_eq!(stderr.lines().last(), Some(hint));
+    for words in [
+        &["export-profile", "--profile", path, "--link-mode", "copy", "root"][..],
+        &["export-image", "--profile", path, "layout"],
+    ] {
+        let (_, stderr) = limited(&store, words, project.path());
+        assert_eq!(stderr.lines().last(), Some(hint));
+    }
 }
 
 #[test]
