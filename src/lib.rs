@@ -92,6 +92,8 @@
 //!   and never where the user named a mode.
 //! - **Nothing half done**: everything is written to a [`sink::draft`] and renamed into place. With
 //!   `panic = "abort"` no destructor runs, so safety comes from that rename, never from `Drop`.
+//! - **Every close is checked**: NFS, FUSE and quotas report lost writes only then. Files are written by [`file`], or closed
+//!   with [`file::close`]; the tests let every call that writes fail once.
 //! - **Names are bytes.** They are copied as they are and shown by [`failure::shown`].
 //! - **System calls** go through the crate `nix`; `rustix` serves for those of which `nix` has no safe form,
 //!   or none for musl: FICLONE, getdents64 on a descriptor that is used for more, renameat2, statx. (It

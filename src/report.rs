@@ -3,6 +3,7 @@
 
 pub mod image;
 pub mod sizes;
+pub mod space;
 pub mod sync;
 mod tmate;
 pub mod treemap;

@@ -49,6 +49,9 @@ fn description(errno: Errno) -> &'static str {
     if errno == Errno::EOPNOTSUPP { "Not supported by this file system" } else { errno.desc() }
 }
 
+/// What to do about a limit on the size of files.
+pub const TOO_LARGE: &str = "`ulimit -f` limits the size of files, or the file system does; nothing was written";
+
 /// Whether a limit on the size of a file is behind `error`.
 pub fn is_too_large(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {

@@ -27,8 +27,8 @@ use crate::root::Owner;
 use crate::root::run_as::{Files, RunAs, User as ImageUser, resolve};
 use crate::sbom;
 use crate::sink::database::Programs;
-use crate::sink::is_out_of_space;
 use crate::sink::oci::{Beside, Compression, Destination, Form, Image};
+use crate::sink::{TOO_LARGE, is_out_of_space, is_too_large};
 use crate::store::StorePath;
 use crate::store::query::{self, NixStore, Profile};
 
@@ -499,6 +499,9 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
 
 /// Says of a full disk what to do.
 fn explain(error: anyhow::Error, destination: &Destination) -> anyhow::Error {
+    if is_too_large(&error) {
+        return hinted(error, TOO_LARGE);
+    }
     if !is_out_of_space(&error) {
         return error;
     }

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use clap::{CommandFactory, Parser};
-use indicatif::{DecimalBytes, HumanCount};
+use fs_err as fs;
+use indicatif::HumanCount;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::statvfs::statvfs;
 
@@ -21,6 +22,7 @@ use crate::failure::{Usage, hinted, shown};
 use crate::interrupt::Interrupt;
 use crate::layers;
 use crate::progress::Progress;
+use crate::report::space::{Free, no_space};
 use crate::report::{DryRun, Voice};
 use crate::root::accounts::Account;
 use crate::sink::directory::{Copying, copy_store_paths};
@@ -30,7 +32,7 @@ use crate::sink::mounts::Mounts;
 use crate::sink::oci::Beside;
 use crate::sink::receipt::{BesideStore, Changed, Layer, Receipt, Tally};
 use crate::sink::target::Target;
-use crate::sink::{is_out_of_space, is_too_large, verify};
+use crate::sink::{TOO_LARGE, is_out_of_space, is_too_large, verify};
 use crate::store::query::NixStore;
 use crate::store::{Registration, StoreDirectory, StorePath};
 
@@ -74,7 +76,8 @@ struct Arguments {
     #[command(flatten)]
     jobs: Jobs,
 
-    /// Recompute every path's NAR hash from ROOT and compare it with the registered one.
+    /// Recompute every path's NAR hash from ROOT and compare it with the registered one. Also check the modes and owners
+    /// of files.
     #[arg(long)]
     verify: bool,
 
@@ -248,7 +251,8 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         voice.warning(&warning);
         warnings.push(warning);
     }
-    let shares_store = tally.hard_linked.count > 0 && !Mounts::read().is_in_container_layer(store.real());
+    let real_store = fs::canonicalize(store.real())?;
+    let shares_store = tally.hard_linked.count > 0 && !Mounts::read().is_in_container_layer(&real_store);
     let receipt = Receipt {
         root: shown(&target.root),
         profiles: exported,
@@ -287,9 +291,12 @@ fn layered(registrations: &[Registration], roots: &[StorePath], count: usize) ->
 /// What is changed about files of the store, if anything is.
 fn changed_files(changed: &Changed, store: &StoreDirectory) -> Option<String> {
     let (path, change) = changed.example.as_ref()?;
-    let files = if changed.count == 1 { "1 file" } else { &format!("{} files", HumanCount(changed.count)) };
+    let were = match changed.count {
+        1 => "1 file in the store was",
+        count => &format!("{} files in the store were", HumanCount(count)),
+    };
     let path = shown(store.real().join(OsStr::from_bytes(path)));
-    Some(format!("Nix did not leave {files} of the store like this: `{path}` has {change}"))
+    Some(format!("{were} changed: `{path}` has {change}"))
 }
 
 /// The layers as a receipt tells of them, with the lines that copy them from a stage called `build`.
@@ -404,7 +411,7 @@ impl Job<'_> {
                 );
                 return Err(hinted(anyhow!("verification failed: {changed}"), hint));
             }
-            warnings.push(format!("{changed}; the root has them as Nix gives them"));
+            warnings.push(format!("{changed}; the root has copies with the right mode and owner"));
         }
         warnings.extend(draft.finish(self.beside, *time)?);
         if let Some(not_kept) = draft.samples().not_kept() {
@@ -438,7 +445,7 @@ impl Job<'_> {
     /// Says of a full disk which one, and how much is needed.
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         if is_too_large(&error) {
-            return hinted(error, "`ulimit -f` limits the size of files, or the file system does; nothing was written");
+            return hinted(error, TOO_LARGE);
         }
         if !is_out_of_space(&error) {
             return error;
@@ -448,28 +455,14 @@ impl Job<'_> {
             || format!("`{}`", shown(&self.target.drafts)),
             |mount| format!("`{}` ({})", shown(&mount.point), mount.file_system),
         );
-        let needed = self.nix.registration(self.closure).map_or_else(
-            |_| "an unknown amount".to_owned(),
-            |registrations| {
-                let bytes = registrations.iter().map(|registration| registration.nar_size).sum();
-                format!("up to {}", DecimalBytes(bytes))
-            },
-        );
-        let free = statvfs(&self.target.drafts).map_or_else(
-            |_| "an unknown amount is".to_owned(),
-            |free| {
-                let bytes = DecimalBytes(free.blocks_available() * free.fragment_size());
-                // btrfs and others make inodes as they need them, and give no number.
-                if free.files() == 0 {
-                    format!("{bytes} is")
-                } else {
-                    format!("{bytes} and {} inodes are", free.files_available())
-                }
-            },
-        );
-        hinted(
-            error.context(format!("no space left on {place}: the closure needs {needed}, {free} free")),
-            "make room, or export to another file system; nothing was written",
-        )
+        let registrations = self.nix.registration(self.closure).ok();
+        let needed = registrations.map(|all| all.iter().map(|registration| registration.nar_size).sum());
+        let free = statvfs(&self.target.drafts).ok().map(|free| Free {
+            bytes: free.blocks_available() * free.fragment_size(),
+            // btrfs and others make inodes as they need them, and give no number.
+            inodes: (free.files() > 0).then(|| free.files_available()),
+        });
+        let (space, hint) = no_space(needed, free);
+        hinted(error.context(format!("no space left on {place}: {space}")), format!("{hint}; nothing was written"))
     }
 }

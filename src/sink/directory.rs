@@ -129,8 +129,6 @@ struct Way {
     on_overlay: bool,
     /// The user who owns the store path.
     user: u32,
-    /// Whether the store path is another user's or group's, and so probably all that is in it.
-    is_foreign: bool,
     refused: Arc<Refused>,
 }
 
@@ -241,7 +239,6 @@ impl Walk<'_> {
                 ladder: ladder(self.copying.mode, layer),
                 on_overlay: self.layers.is_some(),
                 user: stat.st_uid,
-                is_foreign: (stat.st_uid, stat.st_gid) != self.copying.samples.owner,
                 refused: self.refused_on(stat.st_dev),
             };
             let entry = Entry { folder: self.placer.top, name: &name, way: &way };
@@ -289,6 +286,7 @@ impl Walk<'_> {
         added: &mut Added<'_, Task>,
     ) -> anyhow::Result<()> {
         let Filling { folder, names, way, linked } = &**filling;
+        let mut links_are_nixs = None;
         for (done, (name, kind)) in names.range(positions.clone()).enumerate() {
             self.placer.interrupt.check()?;
             let left = positions.start + done..positions.end;
@@ -298,7 +296,15 @@ impl Walk<'_> {
                 added.tasks.extend([left.start..middle, middle..left.end].map(task));
                 return Ok(());
             }
-            self.entry(Entry { folder, name, way }, kind, tally, added)?;
+            let entry = Entry { folder, name, way };
+            // The kernel links a symlink like any inode. Looking at each first would cost a tenth of the time of a
+            // closure of symlinks, so the first of a directory speaks for the others.
+            let mut may_link = || *links_are_nixs.get_or_insert_with(|| self.placer.is_as_nix_left_it(entry));
+            if kind == FileType::Symlink && *linked && may_link() && place::link_unseen(entry, tally) {
+                tally.symlinks += 1;
+                continue;
+            }
+            self.entry(entry, kind, tally, added)?;
         }
         Ok(())
     }
@@ -332,10 +338,6 @@ impl Walk<'_> {
             }
             FileType::Symlink => {
                 tally.symlinks += 1;
-                // A symlink that is linked needs no stat; the kernel links it like any inode.
-                if place::link_unseen(entry, tally) {
-                    return Ok(());
-                }
                 let stat = stat(&self.placer, entry.folder, entry.name)?;
                 self.placer.place(entry, &stat, tally)
             }

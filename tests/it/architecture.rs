@@ -241,6 +241,16 @@ impl<'ast> Visit<'ast> for Paths {
         syn::visit::visit_expr_binary(self, binary);
     }
 
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        let is_true = |argument: &syn::Expr| {
+            matches!(argument, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Bool(value), .. }) if value.value)
+        };
+        if call.method == "write" && call.args.first().is_some_and(is_true) {
+            self.found.push(NamedPath { text: ".write(true)".to_owned(), is_ours: false });
+        }
+        syn::visit::visit_expr_method_call(self, call);
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         if segments.len() > 1 {
@@ -390,6 +400,33 @@ fn the_code_is_for_the_oldest_rust() {
     assert!(Paths::of("x", "fn f() { if true && let Some(()) = None {} }").has_let_chain);
     let too_new: Vec<_> = modules().iter().filter(|module| module.has_let_chain).map(|module| &module.name).collect();
     assert!(too_new.is_empty(), "{too_new:?} have `&& let`, which Rust 1.85 does not know");
+}
+
+/// Modules that open files for writing, each of which closes them with [`nixkit::file::close`] or writes to a terminal.
+const WRITERS: &[&str] =
+    &["file", "sink::directory::place", "sink::oci::blobs", "sink::replace", "tmate::session::tmate"];
+
+#[test]
+fn files_are_written_where_their_closing_is_checked() {
+    let mut writers = Vec::new();
+    for Module { name, paths, .. } in modules() {
+        let is_open = |path: &NamedPath| {
+            [".write(true)", "File::create", "File::create_new", "OFlag::O_WRONLY", "OFlag::O_RDWR"]
+                .iter()
+                .any(|opens| path.text.ends_with(opens))
+        };
+        if paths.iter().any(is_open) {
+            writers.push(name.as_str());
+        }
+        for unchecked in ["fs::write", "std::fs::write", "fs_err::write", "fs::copy", "std::fs::copy", "fs_err::copy"] {
+            assert!(
+                paths.iter().all(|path| path.text != unchecked),
+                "`{name}` writes with `{unchecked}`: use `file`, which checks the closing"
+            );
+        }
+    }
+    writers.sort_unstable();
+    assert_eq!(writers, WRITERS);
 }
 
 #[test]

@@ -74,6 +74,12 @@ impl Placer<'_> {
         }
     }
 
+    /// Whether a hard link would be the same as a copy.
+    pub(super) fn is_as_nix_left_it(&self, entry: Entry<'_>) -> bool {
+        fstatat(&entry.folder.source, entry.name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| canonical::difference(&stat, self.samples.owner).is_none())
+    }
+
     /// Goes down the ladder with one file or symlink.
     pub(super) fn place(&self, entry: Entry<'_>, stat: &FileStat, tally: &mut Tally) -> anyhow::Result<()> {
         if let Some(change) = canonical::change(stat, entry.way.user) {
@@ -322,7 +328,6 @@ pub(super) fn link_unseen(entry: Entry<'_>, tally: &mut Tally) -> bool {
     let way = entry.way;
     let linked = way.ladder[0] == Method::HardLink
         && !way.on_overlay
-        && !way.is_foreign
         && !way.refused.holds(Method::HardLink)
         && link_from_store(entry).is_ok();
     if linked {

@@ -19,6 +19,8 @@ use crate::store::StoreDirectory;
 
 /// The commands that print Nix's settings: of Nix 2.20 and later, and of earlier versions.
 const SETTINGS: [&[&str]; 2] = [&["config", "show"], &["show-config"]];
+/// Where a store's files are below its root, whatever the store directory is (`LocalFSStoreConfig` in libstore).
+pub(super) const BELOW_ROOT: &str = "nix/store";
 /// Stores whose files lie in the store directory itself.
 const PLAIN: [&str; 4] = ["", "auto", "daemon", "local"];
 
@@ -63,7 +65,7 @@ pub fn locate(
         // Nix's own rule for a user on a machine without Nix (`openStore` in libstore).
         (is_default && !Path::new("/nix/var/nix").exists() && root.exists()).then_some(root)
     };
-    let real = real.or_else(|| Some(root.or_else(default_root)?.join(store.relative())));
+    let real = real.or_else(|| Some(root.or_else(default_root)?.join(BELOW_ROOT)));
     let Some(real) = real else { return Ok(store) };
     let real = std::path::absolute(&real).with_context(|| format!("cannot find the store `{}`", shown(&url)))?;
     Ok(store.lying_in(real))
@@ -123,14 +125,15 @@ struct Location {
 fn parse(url: &str) -> Option<Location> {
     let (base, query) = url.trim().split_once('?').unwrap_or((url.trim(), ""));
     let root = match base.split_once("://") {
-        Some(("local" | "local-overlay", path)) => Some(path).filter(|path| !path.is_empty()),
+        Some(("local" | "local-overlay", path)) => Some(decoded(path)).filter(|path| !path.as_os_str().is_empty()),
         Some(("unix", _)) => None,
         Some(_) => return None,
         None if PLAIN.contains(&base) || base == "local-overlay" => None,
-        None if base.contains('/') => Some(base),
+        // A plain path, in which a `%` is a `%`.
+        None if base.contains('/') => Some(PathBuf::from(base)),
         None => return None,
     };
-    let mut location = Location { root: root.map(decoded), ..Location::default() };
+    let mut location = Location { root, ..Location::default() };
     for (name, value) in query.split('&').filter_map(|parameter| parameter.split_once('=')) {
         match name {
             "root" if !value.is_empty() => location.root = Some(decoded(value)),
@@ -184,7 +187,9 @@ mod tests {
             ("daemon?root=/x", at("/x", "", "")),
             ("unix:///run/socket", at("", "", "")),
             ("unix://?root=/x", at("/x", "", "")),
+            ("local:///a%20b", at("/a b", "", "")),
             ("/x", at("/x", "", "")),
+            ("/a%20b c", at("/a%20b c", "", "")),
             ("./x", at("./x", "", "")),
             ("/x?state=/s", at("/x", "", "")),
             ("ssh://me@there", None),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use fs_err as fs;
 
+use super::location::BELOW_ROOT;
 use crate::failure::{hinted, shown};
 use crate::store::{StoreDirectory, StorePath};
 
@@ -137,7 +138,7 @@ pub fn resolve(name: &Path, store: &StoreDirectory) -> anyhow::Result<Profile> {
             ));
         }
         if !metadata.is_symlink() {
-            let hint = match chroot_of(&here, store) {
+            let hint = match chroot_of(&here) {
                 Some(root) => format!("for a chroot store, set NIX_REMOTE={}", shown(root)),
                 None => "name a profile, a `./result` link of `nix-build`, or a store path".to_owned(),
             };
@@ -162,10 +163,11 @@ fn not_a_path(name: &Path) -> Option<String> {
 }
 
 /// The root in which `path` would be a store path.
-fn chroot_of<'a>(path: &'a Path, store: &StoreDirectory) -> Option<&'a Path> {
+fn chroot_of(path: &Path) -> Option<&Path> {
     let (parent, name) = (path.parent()?, path.file_name()?.to_str()?);
     StorePath::parse(name).ok()?;
-    parent.ends_with(store.relative()).then(|| parent.ancestors().nth(store.relative().iter().count())).flatten()
+    let below = Path::new(BELOW_ROOT);
+    parent.ends_with(below).then(|| parent.ancestors().nth(below.iter().count())).flatten()
 }
 
 fn unreachable(name: &Path, path: &Path, error: std::io::Error) -> anyhow::Error {

@@ -64,6 +64,24 @@ impl FileSystem {
         Self::with(|point, _| mount(&["--bind", directory], point)).map_err(|why| skip(&why)).ok()
     }
 
+    /// An NTFS of so many MiB as ntfs-3g mounts it: everything has the mode 0777.
+    pub(crate) fn ntfs(mebibytes: u64) -> Option<Self> {
+        let make = || {
+            let image = tempfile::NamedTempFile::new_in(scratch()).map_err(|error| error.to_string())?;
+            image.as_file().set_len(mebibytes << 20).map_err(|error| error.to_string())?;
+            super::finish(Command::new("mkfs.ntfs").args(["--quick", "--force", "--quiet"]).arg(image.path()));
+            let path = image.path().to_str().unwrap().to_owned();
+            Self::with(|point, _| mount(&["-t", "ntfs-3g", &path], point))
+        };
+        make().map_err(|why| skip(&why)).ok()
+    }
+
+    /// `directory` at another place, through a file system of FUSE.
+    pub(crate) fn bindfs(directory: &Path) -> Option<Self> {
+        let directory = directory.to_str().unwrap();
+        Self::with(|point, _| mount(&["-t", "fuse.bindfs", directory], point)).map_err(|why| skip(&why)).ok()
+    }
+
     fn make(kind: Kind) -> Result<Self, String> {
         match kind {
             Kind::Ext4 | Kind::Btrfs => Self::image(kind, 256, "", scratch()),

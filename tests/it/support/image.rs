@@ -49,6 +49,11 @@ impl ImageExport {
         self
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.environment.remove(OsStr::new(name));
+        self
+    }
+
     /// Puts programs of the test's own before the real ones.
     pub(crate) fn programs_in(self, folder: &Path) -> Self {
         let mut path = folder.as_os_str().to_owned();
