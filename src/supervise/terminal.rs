@@ -27,10 +27,8 @@ pub(super) fn give_back(group: Pid) {
 /// Takes the terminal if the group that had it no longer exists. TTOU must be held back, as it is while this process
 /// supervises.
 pub(super) fn reclaim() {
-    if let Ok(group) = tcgetpgrp(stdin())
-        && group != getpgrp()
-        && killpg(group, None) == Err(Errno::ESRCH)
-    {
+    let is_gone = |group| group != getpgrp() && killpg(group, None) == Err(Errno::ESRCH);
+    if tcgetpgrp(stdin()).is_ok_and(is_gone) {
         let _ = tcsetpgrp(stdin(), getpgrp());
     }
 }

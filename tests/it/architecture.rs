@@ -242,9 +242,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 
     fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
-        let is_true = |argument: &syn::Expr| {
-            matches!(argument, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Bool(value), .. }) if value.value)
-        };
+        let is_true = |argument: &syn::Expr| matches!(argument, syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Bool(value), .. }) if value.value);
         if call.method == "write" && call.args.first().is_some_and(is_true) {
             self.found.push(NamedPath { text: ".write(true)".to_owned(), is_ours: false });
         }

@@ -264,7 +264,7 @@ fn the_binary_is_static_and_small() {
     assert!(kinds.contains(&load), "{kinds:?}");
     assert!(!kinds.contains(&interpreter), "{kinds:?}");
     let length = fs_err::metadata(nixkit()).unwrap().size();
-    assert!(length <= 4 << 20, "{length} bytes");
+    assert!(length <= 8 << 20, "{length} bytes");
 }
 
 #[test]

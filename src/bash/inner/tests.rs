@@ -130,7 +130,7 @@ proptest! {
         }).collect();
         let mut bytes: Vec<_> = failures.iter().flat_map(InnerFailure::encode).collect();
         prop_assert_eq!(parse(&bytes), failures);
-        if let Some((at, byte)) = damage && !bytes.is_empty() {
+        if let Some((at, byte)) = damage.filter(|_| !bytes.is_empty()) {
             let place = at % bytes.len();
             bytes[place] = byte;
             let _ = parse(&bytes);
