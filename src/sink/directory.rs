@@ -28,7 +28,7 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use rustix::fs::FileType;
 
-use super::link::{Layer, LinkMode, Method, ladder};
+use super::link::{Layer, LinkMode, MOST_NAMES, Method, ladder};
 use super::names::{Buffer, Names};
 use super::pool::Added;
 use super::receipt::{Reason, Tally};
@@ -82,8 +82,12 @@ pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &
     if copying.dedup {
         let groups = identical::find(copying.store, copying.paths, copying.jobs, interrupt)?;
         leaders = identical::leaders(&groups);
-        total.deduplicated.count = groups.iter().map(|group| group.files.len() as u64 - 1).sum();
-        total.deduplicated.bytes = groups.iter().map(identical::Group::saves).sum();
+        let shared = |group: &identical::Group| {
+            let files = group.files.len() as u64;
+            files - files.div_ceil(MOST_NAMES.into())
+        };
+        total.deduplicated.count = groups.iter().map(shared).sum();
+        total.deduplicated.bytes = groups.iter().map(|group| group.size * shared(group)).sum();
     }
     let placer = Placer { ends, top: &top, inodes: inodes::Inodes::default(), leaders, interrupt };
     let walk = Walk { copying, layers: layers.as_deref(), placer, pairs: Mutex::default(), progress };
