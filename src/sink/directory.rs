@@ -30,7 +30,7 @@ use nix::sys::time::TimeSpec;
 use rustix::fs::FileType;
 
 use super::kept::Samples;
-use super::link::{Layer, LinkMode, Method, ladder};
+use super::link::{Layer, LinkMode, MOST_NAMES, Method, ladder};
 use super::names::{Buffer, Names};
 use super::pool::Added;
 use super::receipt::{Reason, Tally};
@@ -88,8 +88,12 @@ pub fn copy_store_paths(copying: &Copying<'_>, progress: &Progress, interrupt: &
     if copying.dedup {
         let groups = identical::find(copying.store, copying.paths, copying.jobs, interrupt)?;
         leaders = identical::leaders(&groups);
-        total.deduplicated.count = groups.iter().map(|group| group.files.len() as u64 - 1).sum();
-        total.deduplicated.bytes = groups.iter().map(identical::Group::saves).sum();
+        let shared = |group: &identical::Group| {
+            let files = group.files.len() as u64;
+            files - files.div_ceil(MOST_NAMES.into())
+        };
+        total.deduplicated.count = groups.iter().map(shared).sum();
+        total.deduplicated.bytes = groups.iter().map(|group| group.size * shared(group)).sum();
     }
     let inodes = inodes::Inodes::default();
     let placer = Placer { ends, top: &top, inodes, leaders, samples: copying.samples, interrupt };

@@ -169,7 +169,7 @@ fn root_of_a_small_user_namespace_keeps_the_home_and_says_so() {
     }
     let folder = folder();
     let root = folder.path().join("root");
-    let warning = "`/home/nonroot` stays root's: this user namespace knows no such owner".to_owned();
+    let warning = "`/home/nonroot` stays owned by root: user 65532 is not mapped in this user namespace".to_owned();
     let export = Export::new(&store).under(["unshare", "--user", "--map-root-user"]).profile(&path).root(&root);
     export.exports_with(&[warning]);
     assert_eq!(Entry::read(&root.join("home/nonroot")).owner, (0, 0));

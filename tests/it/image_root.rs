@@ -101,15 +101,19 @@ fn users_become_numbers_that_engines_can_run_or_are_refused() {
 }
 
 #[test]
-fn a_user_that_the_files_of_rootfs_do_not_have_is_a_warning() {
+fn a_user_is_added_to_the_files_of_rootfs() {
     let (store, profile) = Store::with("small");
     let folder = folder();
     fs_err::create_dir_all(folder.path().join("over/etc")).unwrap();
     fs_err::write(folder.path().join("over/etc/passwd"), "root:x:0:0::/:\n").unwrap();
     let export = ImageExport::new(&store, &profile, folder.path().join("l")).args(["--user", "me"]);
     let (status, _, stderr) = export.arg("--rootfs").arg(folder.path().join("over")).run();
-    let warning = "warning: user `me` is not in `/etc/passwd`, which comes from `--rootfs`\n";
-    assert!(status == Some(0) && stderr.contains(warning), "{stderr}");
+    assert!(status == Some(0) && !stderr.contains("warning"), "{stderr}");
+    // A number that the file has under another name is an error, so the user must have been added to it.
+    fs_err::write(folder.path().join("over/etc/passwd"), "root:x:0:0::/:\nyou:x:1000:1000::/:\n").unwrap();
+    let export = ImageExport::new(&store, &profile, folder.path().join("l")).args(["--user", "me"]);
+    let (status, _, stderr) = export.arg("--rootfs").arg(folder.path().join("over")).run();
+    assert!(status == Some(1) && stderr.contains("it has `you` with the number 1000"), "{stderr}");
 }
 
 #[test]
@@ -226,7 +230,7 @@ fn a_file_in_place_of_a_directory_of_the_root_is_refused() {
     symlink("/elsewhere", at("three/usr/share")).unwrap();
     let export = ImageExport::new(store, profile, at("l")).arg("--rootfs").arg(at("three"));
     let words =
-        ["`/usr/share/sbom/nixkit.cdx.json` cannot be put into the image: `/usr/share` is not a directory there"];
+        ["`/usr/share/sbom/nixkit.cdx.json` cannot be put into the root: `/usr/share` is not a directory there"];
     export.arg("--sbom").arg("/dev/null").refuses(1, &words);
 }
 

@@ -100,7 +100,8 @@ fn dedup_makes_several_files_of_many_equal_ones() {
     let path = store.build("throng");
     for mode in ["copy", "auto", "hardlink"] {
         let root = tmpfs.point.join(mode);
-        Export::new(&store).profile(&path).mode(mode).args(["--dedup"]).root(&root).exports();
+        let receipt = Export::new(&store).profile(&path).mode(mode).args(["--dedup"]).root(&root).exports();
+        assert_eq!(receipt.deduplicated.count, 9000 - 3, "{mode}");
         let names = names_of_files(&root.join(path.strip_prefix("/").unwrap()));
         assert_eq!((names.len(), names[0], names[2]), (3, 1000, MOST_NAMES), "{mode}");
         remove(&root);

@@ -57,7 +57,9 @@ impl Folder {
         let path = root.join(FOLDER);
         fs::create_dir_all(&path)?;
         let mut blobs = Self { path, new: None, mode: 0 };
-        blobs.mode = fs::File::create(blobs.unnamed())?.metadata()?.permissions().mode();
+        let probe = fs::File::create(blobs.unnamed())?;
+        blobs.mode = probe.metadata()?.permissions().mode();
+        file::close_at(&blobs.unnamed(), probe.into_parts().0)?;
         fs::remove_file(blobs.unnamed())?;
         Ok(blobs)
     }
