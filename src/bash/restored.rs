@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(
             report(&Snapshot { depth: 2, ..snapshot() }, None, b""),
             ["This shell could not check whether it has the directory and the variables of the subshell that failed \
-                 (2 levels below the script)."]
+                 (level 2)."]
         );
     }
 
