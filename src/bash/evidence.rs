@@ -22,9 +22,15 @@ impl Evidence {
     /// The state in which a script failed that ended as `ending` says: that of the innermost shell in which it did.
     pub fn state(&self, ending: Ending) -> Result<&Snapshot, Missing> {
         match &self.subshell {
-            Some(subshell) if ending == Ending::Exited(subshell.status) && self.may_be_a_subshells() => Ok(subshell),
+            Some(subshell) if self.is_status(subshell.status, ending) && self.may_be_a_subshells() => Ok(subshell),
             _ => self.shell.as_ref().map_err(|missing| *missing),
         }
+    }
+
+    /// Whether a subshell that ends with `status` can make the shell end so. In a pipeline bash ends an `eval` with 1
+    /// for any status with which errexit ends it.
+    fn is_status(&self, status: u8, ending: Ending) -> bool {
+        ending == Ending::Exited(status) || (self.watch.evals && ending == Ending::Exited(1))
     }
 
     /// Whether the command that failed may hold the subshell that failed last.
@@ -96,7 +102,8 @@ mod tests {
             (errexit, Some("( cd /usr; false )"), true, &[3], Ending::Exited(4), 0),
             (errexit, Some("( cd /usr; false )"), true, &[3], Ending::Killed(3), 0),
             (evals, None, false, &[0, 3], Ending::Exited(3), 1),
-            (evals, None, false, &[0, 3], Ending::Exited(1), 0),
+            (evals, None, false, &[0, 1], Ending::Exited(1), 1),
+            (evals, None, false, &[0, 4], Ending::Exited(4), 0),
         ] {
             let trace = command.map(|command| (record(command, has_inner), None));
             let shell = Ok(snapshot(3, 0, pipe_status));

@@ -170,7 +170,7 @@ pub fn dump() -> String {
     let names: Vec<_> = letters.map(|letter| format!("\"${{!{letter}@}}\"")).collect();
     let names = names.join(" ");
     format!(
-        r#"bash_tmate=("${{#PIPESTATUS[@]}}" "${{PIPESTATUS[@]}}")
+        r#"bash_tmate=("0${{PIPESTATUS+${{#PIPESTATUS[@]}}}}" ${{PIPESTATUS+"${{PIPESTATUS[@]}}"}})
 \builtin trap - DEBUG RETURN ERR
 \builtin trap '' XFSZ
 {{
@@ -194,8 +194,8 @@ done
 }
 
 /// What bash knows of where it is: the command, and its stack as three lists. Outside functions `FUNCNAME` is
-/// empty; the other two are of one length.
-const STACK: &str = r#"\builtin printf '%s\0' "$BASH_COMMAND" "${#FUNCNAME[@]}" "${FUNCNAME[@]}"
+/// unset, which must not be an error under `set -u`; the other two are of one length.
+const STACK: &str = r#"\builtin printf '%s\0' "$BASH_COMMAND" "0${FUNCNAME+${#FUNCNAME[@]}}" ${FUNCNAME+"${FUNCNAME[@]}"}
 \builtin printf '%s\0' "${#BASH_SOURCE[@]}" "${BASH_SOURCE[@]}" "${BASH_LINENO[@]}""#;
 
 /// Whether the snapshot of a subshell that is there is that of a shell further inside, whose failure has made the
@@ -208,12 +208,18 @@ if [[ $bash_tmate == "{status} "* ]] && ((${{bash_tmate#* }} > {depth})); then"#
     )
 }
 
-/// The script that writes the snapshot of a subshell, unless the failure is that of a shell further inside.
-/// `$1` is the exit status and `$2` how many subshells deep the shell is.
+/// The script that writes the snapshot of a subshell, unless the failure is that of a shell further inside, which
+/// the ERR trap may know: in a pipeline bash ends an `eval` with 1 for any status. `$1` is the exit status and `$2` how
+/// many subshells deep the shell is.
 pub fn keep(files: &Files, subshell: SubshellFiles) -> String {
     let (dump, snapshot) = (files.path(files.dump), files.path(subshell.snapshot));
     let further_inside = is_further_inside(&snapshot, "$1", "$2");
-    format!("{further_inside} \\builtin :; else \\builtin . {dump} {snapshot} \"$1\" \"$2\"; fi\n")
+    format!(
+        r#"if [[ ${{bash_tmate-}} == inside ]]; then \builtin :; else
+{further_inside} \builtin :; else \builtin . {dump} {snapshot} "$1" "$2"; fi
+fi
+"#
+    )
 }
 
 /// The script that a subshell with `eval` begins with: it takes the alias away, and sets the EXIT trap that a subshell
@@ -243,7 +249,8 @@ pub fn trace(files: &Files, subshell: SubshellFiles, trace: TraceFiles) -> Strin
         r#"{{
 if ((BASH_SUBSHELL)); then
 \builtin printf 's\0' 1<>{shell}
-{further_inside} \builtin :
+{further_inside}
+case $- in *e*) bash_tmate=inside;; esac
 else
 {{ \builtin printf '%s\0' r '' "$1" "$2"; {STACK}; \builtin local; \builtin printf '\0end\0'; }} 1<>{inner}
 case $- in *e*) (\builtin . {keep} "$1" "$((BASH_SUBSHELL - 1))") >/dev/null;; esac
@@ -253,7 +260,7 @@ bash_tmate=
 \builtin read -r -d '' bash_tmate <{shell}
 {{ \builtin printf '%s\0' r "$bash_tmate" "$1" "$2"; {STACK}; \builtin local; \builtin printf '\0end\0'; }} 1<>{shell}
 fi
-\builtin unset -v bash_tmate
+case $bash_tmate in inside) ;; *) \builtin unset -v bash_tmate;; esac
 }} || \builtin :
 "#
     )

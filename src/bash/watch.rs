@@ -73,7 +73,8 @@ fn is_of_a_runner(text: &[u8]) -> bool {
 }
 
 /// Words by which a script could notice the ERR trap or `set -E`, or be disturbed by them.
-const TELLING: [&str; 14] = [
+const TELLING: [&str; 15] = [
+    "bash_tmate",
     "builtin",
     "ERR",
     "DEBUG",

@@ -1,6 +1,7 @@
 //! `bash-tmate`: that it is bash to a script and to a caller, what it does with signals, and its sessions.
 
 mod caller;
+mod ci_shells;
 mod fidelity;
 mod first_process;
 mod nested;

@@ -184,6 +184,20 @@ fn image(docker: &Docker) -> String {
     name
 }
 
+/// How a container is run that has its session through the server of the test.
+const RUN: [&str; 10] = [
+    "run",
+    "--rm",
+    "--network",
+    "host",
+    "--env",
+    "TMATE_SERVER_HOST",
+    "--env",
+    "TMATE_SERVER_PORT",
+    "--env",
+    "TMATE_SERVER_ED25519_FINGERPRINT",
+];
+
 #[test]
 fn in_a_container_the_sessions_shell_has_the_scripts_state() {
     let Some(docker) = Docker::get() else { return };
@@ -197,8 +211,19 @@ fn in_a_container_the_sessions_shell_has_the_scripts_state() {
         &["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "65532"],
     ] {
         let mut run = docker.command();
-        run.args(["run", "--rm", "--network", "host", "--env", "TMATE_SERVER_HOST", "--env", "TMATE_SERVER_PORT"]);
-        run.args(["--env", "TMATE_SERVER_ED25519_FINGERPRINT"]).args(options).args([&image, "/opt/bash-tmate"]);
+        run.args(RUN).args(options).args([&image, "/opt/bash-tmate"]);
         has_the_state(server.session().instead(&run), &mut server);
     }
+    // As GitLab's Docker executor does it, with the entrypoint of `docs/ci-shells.md`.
+    let (version, runner) = &super::subshells::runner_scripts("cd /var\nX=1\nfalse\n")[0];
+    let mut run = docker.command();
+    run.args(RUN).args(["--interactive", "--entrypoint", "bash-tmate", &image, "-s", "--", "sh", "-c", "exec bash"]);
+    let mut running = server.session().instead(&run).stdin(runner).start();
+    running.line("connect with");
+    server.tell("join");
+    server.shows(&has_state("the subshell that failed (level 1)"));
+    server.tell(&format!("type {TYPED}"));
+    server.shows("<1 /var>");
+    server.tell("type exit 0");
+    assert_eq!(running.finish().0, 1, "{version}");
 }

@@ -25,7 +25,7 @@ fn posix(text: &str) -> String {
 }
 
 /// What the runner feeds to a shell (`BashWriter.Finish`, `shells/bash.go`), of several versions.
-fn runner_scripts(steps: &str) -> Vec<(&'static str, String)> {
+pub(super) fn runner_scripts(steps: &str) -> Vec<(&'static str, String)> {
     let new_head = "#!/usr/bin/env bash\n\ntrap exit 1 TERM\n\nif set -o | grep pipefail > /dev/null; then set -o \
                     pipefail; fi; set -o errexit\nset +o noclobber\n";
     let old_head = "#!/usr/bin/env bash\n\nset -eo pipefail\nset +o noclobber\n";
@@ -67,6 +67,7 @@ fn in_a_gitlab_job_it_is_the_shell_of_the_steps() {
         // For a function in `eval` in a pipeline bash itself makes 1 of any status.
         ("f() { Y=f; sh -c 'exit 4'; }\nf\n", 1, 1, "<a b f /usr>", 1),
         ("(cd lib; Y=in; false)\n", 1, 2, "<a b in /usr/lib>", 2),
+        ("(cd lib; Y=in; sh -c 'exit 7')\n", 1, 2, "<a b in /usr/lib>", 1),
         // A part that could notice an ERR trap: there is none, and the steps' own shell has its state.
         ("trap 'echo failed' ERR; false\n", 1, 1, "<a b  /usr>", 2),
     ] {

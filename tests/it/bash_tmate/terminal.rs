@@ -13,7 +13,7 @@ use super::path_with;
 use crate::support::{Fake, folder, installed, script, until};
 
 /// A command in a terminal of its own, which it leads.
-struct Terminal {
+pub(super) struct Terminal {
     child: Child,
     place: TempDir,
     reader: Option<JoinHandle<()>>,
@@ -30,7 +30,7 @@ const VARIABLES: [(&str, &str); 3] = [
 
 impl Terminal {
     /// Runs the shell script `job` with these FIFOs beside it.
-    fn start(fake: &Fake, job: &str, variables: &[(&str, &str)], fifos: &[&str]) -> Self {
+    pub(super) fn start(fake: &Fake, job: &str, variables: &[(&str, &str)], fifos: &[&str]) -> Self {
         let place = folder();
         script(&place.path().join("job"), job);
         for name in fifos {
@@ -77,7 +77,7 @@ impl Terminal {
     }
 
     /// The exit status as a shell has it, and what was shown.
-    fn finish(mut self) -> (i32, String) {
+    pub(super) fn finish(mut self) -> (i32, String) {
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         let output = self.output();
