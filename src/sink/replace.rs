@@ -88,27 +88,24 @@ impl Replacement {
             return Err(hinted(anyhow!("it was changed while this program ran"), "run it again"));
         }
         let (draft, file) = match draft(&target, PRIVATE) {
-            Ok((draft, file)) => (draft, Some(file)),
+            Ok((draft, held, writer)) => (draft, Some((held, writer))),
             // A file that is mounted into a folder which cannot be written.
             Err(_) if is_mount_point(&target) => (PathBuf::new(), None),
             Err(error) => return Err(error),
         };
-        let mut replacement = Self { draft, target, file, content: content.to_owned(), remarks: Vec::new() };
-        if let Some(held) = replacement.file.take() {
-            replacement.fill(&held)?;
+        let mut replacement = Self { draft, target, file: None, content: content.to_owned(), remarks: Vec::new() };
+        if let Some((held, writer)) = file {
+            replacement.fill(writer)?;
             replacement.keep(path, &metadata, held.file())?;
             replacement.file = Some(held);
         }
         Ok(Some(replacement))
     }
 
-    /// Writes the content to the draft.
-    fn fill(&self, held: &Held) -> anyhow::Result<()> {
-        let failed = || format!("cannot write `{}`", shown(&self.draft));
-        let mut file = held.file();
-        file.write_all(&self.content).with_context(failed)?;
-        // The lock needs the file open. Closing a duplicate of it also reports writes that failed.
-        file::close_at(&self.draft, file.try_clone().with_context(failed)?)
+    /// Writes the content to the draft, and closes it: the lock has a descriptor of its own.
+    fn fill(&self, mut writer: File) -> anyhow::Result<()> {
+        writer.write_all(&self.content).with_context(|| format!("cannot write `{}`", shown(&self.draft)))?;
+        file::close_at(&self.draft, writer)
     }
 
     /// Closes the draft, for a run that may not open as many files as it writes. It is not locked any more.
@@ -207,9 +204,9 @@ pub fn write(path: &Path, contents: &str) -> anyhow::Result<()> {
 
 fn replace(target: PathBuf, contents: &[u8], mode: Option<u32>) -> anyhow::Result<()> {
     remove_left_overs([target.as_path()]);
-    let (draft, held) = draft(&target, if mode.is_some() { PRIVATE } else { NEW_FILE })?;
+    let (draft, held, writer) = draft(&target, if mode.is_some() { PRIVATE } else { NEW_FILE })?;
     let replacement = Replacement { draft, target, file: None, content: contents.to_owned(), remarks: Vec::new() };
-    replacement.fill(&held)?;
+    replacement.fill(writer)?;
     if let Some(mode) = mode {
         held.file().set_permissions(std::fs::Permissions::from_mode(mode))?;
     }
@@ -249,7 +246,7 @@ fn is_mount_point(path: &Path) -> bool {
 
 /// A new, locked file next to `target`, with the permissions `mode` but for the umask. A run that looks for left-overs
 /// may find it before it is locked, and remove it: then another one is made.
-fn draft(target: &Path, mode: u32) -> anyhow::Result<(PathBuf, Held)> {
+fn draft(target: &Path, mode: u32) -> anyhow::Result<(PathBuf, Held, File)> {
     let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
         bail!("`{}` is not a file", shown(target));
     };
@@ -261,22 +258,23 @@ fn draft(target: &Path, mode: u32) -> anyhow::Result<(PathBuf, Held)> {
     first_new(names, mode)?.with_context(|| format!("cannot make a file in `{}`: every name is taken", shown(folder)))
 }
 
-/// Creates and locks the first of `names` that does not exist yet.
-fn first_new(names: impl Iterator<Item = PathBuf>, mode: u32) -> anyhow::Result<Option<(PathBuf, Held)>> {
+/// Creates and locks the first of `names` that does not exist yet. The file is returned twice: to be held, and to be
+/// written and closed.
+fn first_new(names: impl Iterator<Item = PathBuf>, mode: u32) -> anyhow::Result<Option<(PathBuf, Held, File)>> {
     for path in names {
         let file = match fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
             Ok(file) => file.into_parts().0,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error.into()),
         };
-        let held = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let held = match Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Held::Locked(lock),
             Err((_, Errno::EWOULDBLOCK)) => continue,
             // On a file system without locks, no run removes drafts.
             Err((file, _)) => Held::Free(file),
         };
         if held.file().metadata()?.nlink() > 0 {
-            return Ok(Some((path, held)));
+            return Ok(Some((path, held, file)));
         }
     }
     Ok(None)
