@@ -7,6 +7,7 @@
 pub mod config;
 pub mod document;
 pub mod index;
+pub mod labels;
 pub mod platform;
 pub mod reference;
 pub mod time;
