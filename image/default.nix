@@ -4,6 +4,8 @@
   # The tree of nixpkgs that the image has prefetched, and its commit, with the commit's date in seconds.
   nixpkgs, revision, date
 , channel, release ? "", system ? builtins.currentSystem
+  # URLs for labels: of the repository that builds the image, or "", and of nixpkgs.
+, source ? "", nixpkgsSource ? "https://github.com/NixOS/nixpkgs"
   # What ./input-hash prints.
 , inputHash
   # A static nixkit for `system`, else it is built with nixpkgs; and the names under which it can be called.
@@ -14,8 +16,17 @@ let
   tools = with pkgs; [
     # Nix, and what it runs: a shell, archives, git and ssh.
     nix bashInteractive coreutils cacert gitMinimal gnutar gzip openssh xz
-    # For people and their scripts.
-    gnugrep gnused less tmate
+    # For people and their scripts, and for those of CI systems.
+    curl
+    findutils
+    gawk
+    (pkgs.getent or pkgs.glibc.getent or pkgs.glibc.bin)
+    gnugrep
+    gnused
+    less
+    procps
+    tmate
+    which
     # For `export-image --nix-database`.
     sqlite
   ] ++ optional (pkgs.cachix or null);
@@ -56,7 +67,8 @@ let
 
   config = {
     Env = [
-      "PATH=/root/.nix-profile/bin:${profilePath}/bin"
+      # The second is root's profile if HOME is not /root, as in GitHub's jobs.
+      "PATH=/root/.nix-profile/bin:/nix/var/nix/profiles/default/bin:${profilePath}/bin"
       "NIX_PATH=nixpkgs=${trees.nixpkgs-src}"
       "NIX_SSL_CERT_FILE=/etc/ssl/certs/ca-bundle.crt"
       # Else nix-shell asks <nixpkgs> for one.
@@ -70,16 +82,26 @@ let
     ]);
     Cmd = [ "bash" ];
     WorkingDir = "/root";
-    Labels = {
-      "org.opencontainers.image.revision" = revision;
-      "org.opencontainers.image.source" = "https://github.com/NixOS/nixpkgs";
-      "org.opencontainers.image.created" = date;
-      "org.opencontainers.image.version" = if release == "" then revision else release;
-      "nixkit.channel" = channel;
-      "nixkit.nix-version" = pkgs.nix.version;
-      "nixkit.input-hash" = inputHash;
-    } // (if release == "" then { } else { "nixkit.release" = release; });
+    Labels = ociLabels // named (builtins.readFile ../src/oci/label-prefix) ({
+      inherit channel;
+      nixpkgs = nixpkgsSource;
+      nix-version = pkgs.nix.version;
+      input-hash = inputHash;
+    } // (if release == "" then { } else { inherit release; }));
   };
+
+  # OCI's, which are annotations of the manifest and the index too.
+  ociLabels = named "org.opencontainers.image." ({
+    inherit revision;
+    title = "nixpkgs-${channel}";
+    description = "Nix, nixkit, and nixpkgs at commit ${builtins.substring 0 12 revision} of ${channel}, prefetched";
+    # Of nixpkgs and nixkit; of Nix; and of most tools.
+    licenses = "MIT AND LGPL-2.1-or-later AND GPL-3.0-or-later";
+    created = date;
+    version = if release == "" then revision else release;
+  } // (if source == "" then { } else { inherit source; url = source; }));
+  named = prefix: labels: builtins.listToAttrs
+    (map (name: { name = "${prefix}${name}"; value = labels.${name}; }) (builtins.attrNames labels));
 
   # `nixpkgs` in flakes, `nix run` and `nix shell`.
   registry = {
@@ -105,6 +127,7 @@ make "base-image" {
   inherit profile;
   config = builtins.toJSON config;
   registry = builtins.toJSON registry;
+  annotations = builtins.concatStringsSep "\n" (map (name: "${name}=${ociLabels.${name}}") (builtins.attrNames ociLabels));
   include = builtins.attrValues trees ++ (if foreign == null then [ ] else [ pkgs.nix-ld pkgs.glibc ] ++ foreign.libraries);
   loader = foreign.program or "";
   loaderPath = foreign.path or "";
@@ -113,6 +136,7 @@ make "base-image" {
   ln -s $profile $out/profile
   for path in $include; do ln -s $path $out/include; done
   printf '%s\n' "$config" >$out/config.json
+  printf '%s\n' "$annotations" >$out/annotations
   printf '%s\n' "$registry" >$out/rootfs/etc/nix/registry.json
   if [[ -n $loader ]]; then
     mkdir -p "$out/rootfs/''${loaderPath%/*}"

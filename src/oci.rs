@@ -8,6 +8,7 @@ pub mod config;
 pub mod document;
 pub mod healthcheck;
 pub mod index;
+pub mod labels;
 pub mod platform;
 pub mod reference;
 pub mod time;

@@ -9,6 +9,6 @@ pub mod skopeo;
 
 pub use answer::{Refusal, read_refusal};
 pub use image::{
-    ImageConfig, LABEL_CHANNEL, LABEL_CREATED, LABEL_INPUTS, LABEL_RELEASE, LABEL_REVISION, Labels, Manifest,
-    parse_config, parse_layout, parse_manifest, parse_tags, short, write_index, write_layout,
+    ImageConfig, Labels, Manifest, parse_config, parse_layout, parse_manifest, parse_tags, short, write_index,
+    write_layout,
 };

@@ -11,10 +11,8 @@ use crate::closure::Graph;
 use crate::store::naming::Naming;
 use crate::store::{Registration, StoreDirectory, StorePath};
 
-/// Where an image has its own, and what the label [`LABEL`] says.
+/// Where an image has its own. A label says so.
 pub const PLACE: &str = "/usr/share/sbom/nixkit.cdx.json";
-/// The label of an image that says where in it the bill lies.
-pub const LABEL: &str = "nixkit.sbom";
 
 /// The part that stands for the whole, to which the profiles belong.
 const WHOLE: &str = "closure";

@@ -1,6 +1,7 @@
 //! `export-image`: writes a profile and its closure as an OCI image, without any container engine.
 //! It must never leave a layout or an archive behind that is not complete.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,7 @@ use crate::input;
 use crate::interrupt::Interrupt;
 use crate::layers;
 use crate::oci::config::{Absolute, Env, Label, Map, Port, Rule, Signal, Text, User, Word};
-use crate::oci::{Platform, Settings, Tag, time};
+use crate::oci::{Platform, Settings, Tag, labels, time};
 use crate::progress::Progress;
 use crate::report;
 use crate::report::image::ImageReceipt;
@@ -68,6 +69,10 @@ struct Arguments {
     /// A name of the image, `[HOST[:PORT]/]PATH[:TAG]`.
     #[arg(long = "tag", value_name = "NAME", value_parser = parse::<Tag>)]
     tags: Vec<Tag>,
+
+    /// An annotation of the image's manifest. The index of images for several platforms gets those that all have.
+    #[arg(long = "annotation", value_name = "K=V", value_parser = label)]
+    annotations: Vec<(Text<Label>, Text<Word>)>,
 
     /// The platform that the image runs on, such as `linux/arm64` or `linux/arm/v7`. In a layout, images of one name
     /// for several platforms become one. [default: this machine's]
@@ -280,6 +285,7 @@ struct Request {
     includes: Vec<PathBuf>,
     additions: Additions,
     tags: Vec<Tag>,
+    annotations: BTreeMap<String, String>,
     platform: Platform,
     created: String,
     layers: usize,
@@ -319,6 +325,11 @@ impl Request {
             includes: arguments.includes,
             additions: arguments.additions,
             tags,
+            annotations: arguments
+                .annotations
+                .iter()
+                .map(|(name, value)| (name.as_str().to_owned(), value.as_str().to_owned()))
+                .collect(),
             platform: arguments.platform.unwrap_or_else(|| Platform::linux_on(std::env::consts::ARCH)),
             created: time::rfc3339(created)
                 .ok_or_else(|| anyhow!("SOURCE_DATE_EPOCH is `{created}`, which is after the year 9999"))?,
@@ -437,7 +448,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
     let mut settings = request.settings(&profiles);
     if let Some(bill) = &bill {
         beside.text(Path::new(sbom::PLACE.trim_start_matches('/')), bill)?;
-        settings = settings.with_label(sbom::LABEL, sbom::PLACE);
+        settings = settings.with_label(labels::SBOM, sbom::PLACE);
     }
     if request.form != Form::Layout && matches!(request.compression, Compression::Zstd(_)) {
         warnings.push("Docker 20.10 does not load an archive whose layers are zstd".to_owned());
@@ -464,6 +475,7 @@ pub(super) fn run(argv: Vec<OsString>) -> anyhow::Result<u8> {
         beside,
         database: programs.as_ref().map(|programs| (programs, &named[..])),
         settings: &settings,
+        annotations: &request.annotations,
         platform: &request.platform,
         created: &request.created,
         tags: &request.tags,

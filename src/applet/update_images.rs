@@ -222,7 +222,7 @@ impl<'a> Updater<'a> {
         let source = Source { git: find("git")?, curl, tries: tries.clone() };
         let auth_file = credentials::auth_file(|name| std::env::var_os(name), &config.registry, scratch)?;
         let skopeo = Skopeo { program: find("skopeo")?, tries, tls_verify: config.tls_verify, auth_file };
-        let recipe = Recipe::find(&arguments.recipe, &config.source, arguments.toolkit.clone(), interrupt)?;
+        let recipe = Recipe::find(&arguments.recipe, &config, arguments.toolkit.clone(), interrupt)?;
         Ok(Self { arguments, voice, config, source, skopeo, recipe, here, scratch })
     }
 

@@ -190,12 +190,18 @@ struct Manifest<'a> {
     media_type: &'static str,
     config: &'a Descriptor,
     layers: Vec<&'a Descriptor>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
 }
 
 /// The manifest of an image.
-pub fn manifest(config: &Descriptor, layers: &[Layer]) -> Result<Document, serde_json::Error> {
+pub fn manifest(
+    config: &Descriptor,
+    layers: &[Layer],
+    annotations: &BTreeMap<String, String>,
+) -> Result<Document, serde_json::Error> {
     let layers = layers.iter().map(|layer| &layer.blob).collect();
-    Document::new(MANIFEST, &Manifest { schema_version: 2, media_type: MANIFEST, config, layers })
+    Document::new(MANIFEST, &Manifest { schema_version: 2, media_type: MANIFEST, config, layers, annotations })
 }
 
 #[cfg(test)]

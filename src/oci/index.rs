@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::document::{Descriptor, Digest, Document, INDEX, Layer, MANIFEST};
-use super::{Platform, Tag};
+use super::{Platform, Tag, labels};
 
 /// The name of an image in a layout.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -26,14 +26,17 @@ pub struct Index {
     media_type: Option<String>,
     /// Images, or indexes of images.
     pub manifests: Vec<Descriptor>,
+    /// Of the index itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        let (manifests, other) = Default::default();
-        Self { schema_version: 2, media_type: Some(INDEX.into()), manifests, other }
+        let (manifests, annotations, other) = Default::default();
+        Self { schema_version: 2, media_type: Some(INDEX.into()), manifests, annotations, other }
     }
 }
 
@@ -97,7 +100,7 @@ fn is_named(descriptor: &Descriptor, tag: &Tag) -> bool {
 
 /// What `tag` should name, once `image` (with its platform) has come: the image alone, or an image index of it and
 /// of those for other platforms in `before`, which are images with their platforms. Their order is that of the
-/// platforms, whichever was made first.
+/// platforms, whichever was made first, and the annotations of the index are those that all of them have.
 pub fn joined(image: &Descriptor, before: Vec<Descriptor>) -> Result<Joined, serde_json::Error> {
     let platform = |descriptor: &Descriptor| descriptor.platform.as_ref().map(Platform::normalised);
     let mut images: Vec<_> = before.into_iter().filter(|other| platform(other) != platform(image)).collect();
@@ -110,7 +113,8 @@ pub fn joined(image: &Descriptor, before: Vec<Descriptor>) -> Result<Joined, ser
         image.annotations.remove(CONTAINERD_NAME);
     }
     images.sort_by(|a, b| (&a.platform, &a.digest).cmp(&(&b.platform, &b.digest)));
-    Document::new(INDEX, &Index { manifests: images, ..Index::default() }).map(Joined::Index)
+    let annotations = labels::common(images.iter().map(|image| &image.annotations));
+    Document::new(INDEX, &Index { manifests: images, annotations, ..Index::default() }).map(Joined::Index)
 }
 
 /// What a name stands for.

@@ -8,18 +8,7 @@ use serde::Deserialize;
 
 use crate::oci::document::{INDEX, MANIFEST};
 use crate::oci::index::Index;
-use crate::oci::{Descriptor, Digest, Platform};
-
-/// The commit of nixpkgs (OCI's annotations).
-pub const LABEL_REVISION: &str = "org.opencontainers.image.revision";
-/// The time of that commit, RFC 3339 in UTC.
-pub const LABEL_CREATED: &str = "org.opencontainers.image.created";
-/// Hash of everything that the image was made from, which `image/input-hash` prints.
-pub const LABEL_INPUTS: &str = "nixkit.input-hash";
-/// The channel.
-pub const LABEL_CHANNEL: &str = "nixkit.channel";
-/// The release number, such as `26.05.7273`.
-pub const LABEL_RELEASE: &str = "nixkit.release";
+use crate::oci::{Descriptor, Digest, Platform, labels};
 
 const MANIFESTS: &[&str] = &[MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
 const INDEXES: &[&str] = &[INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
@@ -120,11 +109,13 @@ pub fn parse_layout(index: &[u8]) -> anyhow::Result<Descriptor> {
     }
 }
 
-/// The bytes of an index of `entries`: the same for the same images, whatever their order.
-pub fn write_index(mut entries: Vec<Descriptor>) -> anyhow::Result<Vec<u8>> {
+/// The bytes of an index of `entries`: the same for the same images, whatever their order. Its annotations are what the
+/// `labels` of its images have in common, of those that OCI defines.
+pub fn write_index(mut entries: Vec<Descriptor>, labels: &[Labels]) -> anyhow::Result<Vec<u8>> {
     entries.sort_by(|one, other| (&one.platform, &one.digest).cmp(&(&other.platform, &other.digest)));
     let mut index = Index::default();
     index.manifests = entries;
+    index.annotations = labels::of_oci(&labels::common(labels));
     Ok(index.to_json()?)
 }
 
@@ -150,8 +141,14 @@ mod tests {
     #[test]
     fn an_index_is_the_same_whatever_the_order() {
         let (a, b) = (entry("amd64", "a"), entry("arm64", "b"));
-        let one = write_index(vec![a.clone(), b.clone()]).unwrap();
-        assert_eq!(one, write_index(vec![b.clone(), a.clone()]).unwrap());
+        let labels = |text: &str| serde_json::from_str::<Labels>(text).unwrap();
+        let created = "org.opencontainers.image.created";
+        let of =
+            [labels(&format!(r#"{{"{created}":"c","x":"y"}}"#)), labels(&format!(r#"{{"{created}":"c","x":"y"}}"#))];
+        let one = write_index(vec![a.clone(), b.clone()], &of).unwrap();
+        assert_eq!(one, write_index(vec![b.clone(), a.clone()], &of).unwrap());
+        assert_eq!(Index::parse(&one).unwrap().annotations, labels(&format!(r#"{{"{created}":"c"}}"#)));
+        assert!(Index::parse(&write_index(vec![a.clone()], &[]).unwrap()).unwrap().annotations.is_empty());
         assert_eq!(parse_manifest(&one).unwrap(), Manifest::Index(vec![a, b]));
         let layout = write_layout(&one, "x").unwrap();
         assert_eq!(parse_layout(&layout).unwrap().digest, Digest::of(&one));
@@ -203,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn damage_is_an_error_and_never_a_panic(at in 0_usize..400, byte: u8) {
-            let mut raw = write_index(vec![entry("amd64", "a"), entry("arm64", "b")]).unwrap();
+            let mut raw = write_index(vec![entry("amd64", "a"), entry("arm64", "b")], &[]).unwrap();
             let length = raw.len();
             raw[at % length] = byte;
             let _ = parse_manifest(&raw);

@@ -17,7 +17,7 @@ pub use destination::{Destination, Form};
 pub(super) use entries::Properties;
 pub use pipeline::Compression;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -66,6 +66,8 @@ pub struct Image<'a> {
     pub database: Option<(&'a Programs, &'a [StorePath])>,
     /// What a container runs.
     pub settings: &'a Settings,
+    /// Of the manifest, and of an index for several platforms.
+    pub annotations: &'a BTreeMap<String, String>,
     /// For what machines.
     pub platform: &'a Platform,
     /// When, in RFC 3339.
@@ -247,9 +249,10 @@ impl Image<'_> {
             .collect();
         let config = document::image_config(self.settings, self.platform, self.created, &layers)?;
         blobs.whole(&config.bytes, &config.descriptor.digest)?;
-        let manifest = document::manifest(&config.descriptor, &layers)?;
+        let manifest = document::manifest(&config.descriptor, &layers, self.annotations)?;
         blobs.whole(&manifest.bytes, &manifest.descriptor.digest)?;
-        let image = Descriptor { platform: Some(self.platform.clone()), ..manifest.descriptor };
+        let (platform, annotations) = (Some(self.platform.clone()), self.annotations.clone());
+        let image = Descriptor { platform, annotations, ..manifest.descriptor };
         let outcome = |((layer, paths), &cached): ((&oci::Layer, &Vec<StorePath>), &bool)| LayerOutcome {
             digest: layer.blob.digest.clone(),
             diff_id: layer.diff_id.clone(),

@@ -77,6 +77,8 @@ pub struct Config {
     pub selection: Selection,
     /// How many updates of a channel have images, the newest included.
     pub history: usize,
+    /// The repository that builds the images, a URL for people. It becomes a label.
+    pub repository: Option<String>,
     /// The nixpkgs repository: any URL that git can read.
     pub source: String,
     /// The listing of releases, without a `/` at its end. Without it no past update is known and no release number.
@@ -100,6 +102,7 @@ struct Written {
     exclude: Vec<String>,
     #[serde(default = "default_history")]
     history: usize,
+    repository: Option<String>,
     source: String,
     releases: Option<String>,
 }
@@ -128,13 +131,14 @@ impl Config {
         }
         ensure!((1..=MOST_HISTORY).contains(history), "`history` is {history}; it must be from 1 to {MOST_HISTORY}");
         check_url("source", source)?;
+        if let Some(url) = &written.repository {
+            check_url("repository", url)?;
+            ensure!(is_http(url), "`repository` is `{url}`, which is not a URL of HTTP");
+        }
         let releases = written.releases.as_deref().map(|url| url.trim_end_matches('/').to_owned());
         if let Some(url) = &releases {
             check_url("releases", url)?;
-            ensure!(
-                url.starts_with("http://") || url.starts_with("https://"),
-                "`releases` is `{url}`, which is no URL of HTTP"
-            );
+            ensure!(is_http(url), "`releases` is `{url}`, which is no URL of HTTP");
         }
         ensure!(releases.is_some() || *history == 1, "`history` is {history}, but without `releases` only 1 is known");
         let selection = Selection {
@@ -152,6 +156,7 @@ impl Config {
             systems: known,
             selection,
             history: written.history,
+            repository: written.repository,
             source: written.source,
             releases,
         })
@@ -210,6 +215,10 @@ fn check_name(name: &str) -> anyhow::Result<()> {
         bail!("`name` is `{}`, which is no name of a repository in a registry", name.escape_debug());
     }
     Ok(())
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 fn check_url(key: &str, url: &str) -> anyhow::Result<()> {
@@ -306,6 +315,16 @@ releases = \"https://nix-releases.s3.amazonaws.com/\"
                 "https://nix-rel",
                 "file://nix-rel",
                 "`releases` is `file://nix-releases.s3.amazonaws.com`, which is no URL of HTTP",
+            ),
+            (
+                "stable = 2",
+                "stable = 2\nrepository = \"git@github.com:a/b\"",
+                "`repository` is `git@github.com:a/b`, which is not a URL of HTTP",
+            ),
+            (
+                "stable = 2",
+                "stable = 2\nrepository = \"https://me@x/\"",
+                "`repository` has a user name in its URL: credentials do not belong here",
             ),
             (
                 "releases = \"https://nix-releases.s3.amazonaws.com/\"",

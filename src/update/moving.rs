@@ -5,7 +5,8 @@ use std::cmp::Ordering;
 
 use crate::channel::{Release, Update};
 use crate::oci::Digest;
-use crate::registry::{LABEL_CREATED, LABEL_RELEASE, LABEL_REVISION, Labels};
+use crate::oci::labels;
+use crate::registry::Labels;
 
 /// What a tag points to, with what tells its age.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +23,14 @@ pub struct Pointed {
 
 impl Pointed {
     /// An index with the labels of one of its images.
-    pub fn new(digest: Digest, labels: &Labels) -> Self {
-        let label = |name: &str| labels.get(name).cloned();
-        Self { digest, revision: label(LABEL_REVISION), release: label(LABEL_RELEASE), created: label(LABEL_CREATED) }
+    pub fn new(digest: Digest, of: &Labels) -> Self {
+        let label = |name: &str| labels::value(of, name).map(ToOwned::to_owned);
+        Self {
+            digest,
+            revision: label(labels::REVISION),
+            release: label(labels::RELEASE),
+            created: label(labels::CREATED),
+        }
     }
 }
 

@@ -188,7 +188,9 @@ impl Publisher<'_> {
 
     fn push_index(&self, entries: Vec<Descriptor>, tag: &str) -> anyhow::Result<()> {
         let Survey { skopeo, repository, .. } = self.survey;
-        let index = write_index(entries)?;
+        let labels =
+            entries.iter().map(|entry| self.survey.labels(&entry.digest)).collect::<anyhow::Result<Vec<_>>>()?;
+        let index = write_index(entries, &labels)?;
         let layout = self.scratch.join("index");
         if layout.exists() {
             fs::remove_dir_all(&layout)?;

@@ -7,15 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use fs_err as fs;
 
-use super::config::System;
+use super::config::{Config, System};
 use crate::call::{Call, Program};
 use crate::channel::{Channel, Update};
 use crate::failure::{hinted, shown};
 use crate::interrupt::Interrupt;
-use crate::oci::{Descriptor, Digest};
-use crate::registry::{
-    ImageConfig, LABEL_CHANNEL, LABEL_INPUTS, LABEL_REVISION, Manifest, parse_config, parse_layout, parse_manifest,
-};
+use crate::oci::{Descriptor, Digest, labels};
+use crate::registry::{ImageConfig, Manifest, parse_config, parse_layout, parse_manifest};
 
 /// For a hash of a few hundred files.
 const HASH: Duration = Duration::from_secs(2 * 60);
@@ -32,6 +30,8 @@ pub struct Recipe {
     input_hash: Program,
     /// The repository of nixpkgs.
     source: String,
+    /// The repository that builds the images, for a label.
+    repository: Option<String>,
     /// A toolkit that is built already.
     toolkit: Option<PathBuf>,
 }
@@ -49,7 +49,12 @@ pub struct Order<'a> {
 
 impl Recipe {
     /// The recipe in `folder`.
-    pub fn find(folder: &Path, source: &str, toolkit: Option<PathBuf>, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    pub fn find(
+        folder: &Path,
+        config: &Config,
+        toolkit: Option<PathBuf>,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         let program = |name: &str| {
             Program::at(&std::path::absolute(folder.join(name))?, interrupt.clone()).map_err(|error| {
                 hinted(error, "run this in a checkout, or name the folder of its recipe with `--recipe`")
@@ -60,7 +65,8 @@ impl Recipe {
             build: program("build")?,
             test: program("test")?,
             input_hash: program("input-hash")?,
-            source: source.to_owned(),
+            source: config.source.clone(),
+            repository: config.repository.clone(),
             toolkit,
         })
     }
@@ -96,6 +102,9 @@ impl Recipe {
         if let Some(release) = &update.release {
             call = call.arg("--release").arg(release.to_string());
         }
+        if let Some(repository) = &self.repository {
+            call = call.arg("--source").arg(repository);
+        }
         call = call.arg("--system").arg(system.as_str());
         if let Some(toolkit) = &self.toolkit {
             call = call.arg("--toolkit").arg(toolkit);
@@ -125,7 +134,7 @@ fn read_image(out: &Path, order: Order<'_>, inputs: &str) -> anyhow::Result<Desc
         .and_then(serde_json::Value::as_str)
         .context("its manifest names no configuration")?
         .parse()?;
-    let ImageConfig { platform, labels } = parse_config(&blob(&config)?)?;
+    let ImageConfig { platform, labels: found } = parse_config(&blob(&config)?)?;
     let Order { channel, update, system } = order;
     ensure!(
         System::of_platform(&platform) == Some(system),
@@ -134,9 +143,9 @@ fn read_image(out: &Path, order: Order<'_>, inputs: &str) -> anyhow::Result<Desc
         platform.architecture
     );
     for (label, expected) in
-        [(LABEL_REVISION, update.commit.as_str()), (LABEL_CHANNEL, channel.as_str()), (LABEL_INPUTS, inputs)]
+        [(labels::REVISION, update.commit.as_str()), (labels::CHANNEL, channel.as_str()), (labels::INPUTS, inputs)]
     {
-        let found = labels.get(label).map_or("", String::as_str);
+        let found = labels::value(&found, label).unwrap_or_default();
         ensure!(found == expected, "its label `{label}` is `{}` and not `{expected}`", found.escape_debug());
     }
     // Without the name that it has in the layout.

@@ -9,9 +9,9 @@ use super::config::System;
 use super::judge::{ChannelState, CommitState, Index, SystemImage, Tag, Wanted};
 use super::moving::Pointed;
 use crate::channel::{Commit, Update};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, labels};
 use crate::registry::skopeo::{Skopeo, Tags};
-use crate::registry::{LABEL_INPUTS, Labels, Manifest, parse_manifest};
+use crate::registry::{Labels, Manifest, parse_manifest};
 
 /// The tag that people get without naming one.
 pub const LATEST: &str = "latest";
@@ -171,13 +171,18 @@ impl Survey<'_> {
         Ok(Some(Pointed::new(digest, &labels.unwrap_or_default())))
     }
 
+    /// The labels of an image that is there.
+    pub fn labels(&self, digest: &Digest) -> anyhow::Result<Labels> {
+        Ok(self.skopeo.config(&self.by_digest(digest))?.map(|config| config.labels).unwrap_or_default())
+    }
+
     fn digest(&self, tag: &str) -> anyhow::Result<Option<Digest>> {
         Ok(self.skopeo.raw(&self.reference(tag))?.map(|(digest, _)| digest))
     }
 
     fn image(&self, entry: Descriptor) -> anyhow::Result<Option<(SystemImage, Labels)>> {
         let Some(config) = self.skopeo.config(&self.by_digest(&entry.digest))? else { return Ok(None) };
-        let inputs = config.labels.get(LABEL_INPUTS).cloned();
+        let inputs = labels::value(&config.labels, labels::INPUTS).map(ToOwned::to_owned);
         Ok(Some((SystemImage { entry, inputs }, config.labels)))
     }
 

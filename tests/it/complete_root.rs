@@ -273,7 +273,7 @@ fn in_a_container_the_user_has_a_name_a_home_and_room_and_tls_works() {
     }
     finish(export.arg("--sbom").arg(place.path().join("bill.json")).arg(&archive));
     docker.load(&archive);
-    let asked = "{{.Config.User}} {{index .Config.Labels \"nixkit.sbom\"}}";
+    let asked = "{{.Config.User}} {{index .Config.Labels \"io.github.nixkit.sbom\"}}";
     let told = finish(docker.command().args(["image", "inspect", "--format", asked, &image]));
     assert_eq!(told, "7:7 /usr/share/sbom/nixkit.cdx.json");
     let bill = finish(&mut docker.run(&[], &image, &["cat", "/usr/share/sbom/nixkit.cdx.json"]));

@@ -438,3 +438,26 @@ fn podman_loads_the_archive() {
     let listed = podman(&["image", "inspect", "localhost/nixkit-test:1", "--format", "{{.Config.Cmd}}"]);
     assert_eq!(listed, "[x]");
 }
+
+#[test]
+fn annotations_are_the_manifests_and_those_of_all_platforms_the_indexs() {
+    let (store, profile) = Store::with("small");
+    let folder = folder();
+    let layout = folder.path().join("l");
+    let export = |platform: &str, annotations: [&str; 2]| {
+        let export = ImageExport::new(&store, &profile, &layout).args(["--tag", "x", "--platform", platform]);
+        let export = annotations.iter().fold(export, |export, annotation| export.args(["--annotation", annotation]));
+        json(&blob(&layout, &export.exports()["digest"]))
+    };
+    let manifest = export("linux/amd64", ["a=same", "b=amd=64"]);
+    assert_eq!(manifest["annotations"], value!({"a": "same", "b": "amd=64"}));
+    export("linux/arm64", ["a=same", "b=arm64"]);
+    let entry = &json(&layout.join("index.json"))["manifests"][0];
+    let index = json(&blob(&layout, &entry["digest"]));
+    assert_eq!(index["annotations"], value!({"a": "same"}));
+    assert_eq!(index["manifests"][0]["annotations"], value!({"a": "same", "b": "amd=64"}));
+    // Without the option there is none, as before.
+    let plain = ImageExport::new(&store, &profile, folder.path().join("plain")).args(["--tag", "x"]).exports();
+    let manifest = json(&blob(&folder.path().join("plain"), &plain["digest"]));
+    assert_eq!(manifest.get("annotations"), None);
+}

@@ -28,6 +28,7 @@ fn words_that_make_no_sense_are_usage_errors() {
         (&["--created", "yesterday"], &["it is not `now`, seconds since 1970"]),
         (&["--env", "X"], &["`X` cannot stand here: it is not NAME=VALUE"]),
         (&["--label", "X"], &["it is not NAME=VALUE"]),
+        (&["--annotation", "X"], &["--annotation <K=V>", "it is not NAME=VALUE"]),
         (&["--user", "a b"], &["it is not NAME or UID"]),
         (&["--working-dir", "root"], &["no absolute path"]),
         (&["--expose", "0"], &["it is not PORT"]),

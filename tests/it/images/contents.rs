@@ -14,12 +14,13 @@ const CHECKS: &[&str] = &[
     "registered are the store paths of the image and no others, at a constant time",
     "the garbage collector would delete nothing",
     "the tools, and nixkit by all of its names",
-    "users, services, /tmp, /bin/sh, /usr/bin/env",
+    "users, services, /tmp, /bin/sh, /bin/bash, /usr/bin/env",
     "certificates are where programs look",
     "variables",
     "settings of Nix, which a shell leaves as they are",
     "nixpkgs is there, for niv, npins, flakes and fetchTarball",
     "forty builds at once",
+    "what is installed with another HOME is found",
     "a profile is installed, exported and run",
 ];
 
@@ -55,12 +56,21 @@ fn the_base_image_passes_without_an_engine() {
 }
 
 #[test]
+fn what_is_installed_with_another_home_is_in_path() {
+    let Some(docker) = Docker::get() else { return };
+    let images = Base::get().in_docker(docker);
+    let script = "mkdir /gh; nix-env --quiet -f '<nixpkgs>' -iA hello; hello";
+    let said = finish(&mut docker.run(&["--env", "HOME=/gh"], &images.offline, &["bash", "-c", script]));
+    assert!(said.ends_with("Hello, world!"), "{said}");
+}
+
+#[test]
 fn an_image_in_which_something_is_wrong_does_not_pass() {
     let Some(docker) = Docker::get() else { return };
     let images = Base::get().in_docker(docker);
     let context = folder();
     let dockerfile = format!(
-        "FROM {}\nLABEL nixkit.input-hash=none\nENV USER=somebody LD_LIBRARY_PATH=/lib\n\
+        "FROM {}\nLABEL io.github.nixkit.input-hash=none\nENV USER=somebody LD_LIBRARY_PATH=/lib\n\
          RUN echo sandbox = true >>/etc/nix/nix.conf; chmod 755 /tmp; rm /etc/ssl/cert.pem; \
          for path in /nix/store/*-less-*; do chmod -R u+w \"$path\"; echo more >>\"$path/bin/less\"; done; \
          nix-store --add /etc/passwd; rm -r /nix/store/*-source\n",

@@ -55,10 +55,24 @@ fn two_builds_have_one_digest_and_a_registry_returns_it() {
     assert_eq!(label("org.opencontainers.image.revision"), base.revision);
     assert_eq!(label("org.opencontainers.image.created"), "2023-11-14T22:13:20Z");
     assert_eq!(label("org.opencontainers.image.version"), "25.11.1234");
-    assert_eq!(label("nixkit.channel"), CHANNEL);
+    assert_eq!(label("org.opencontainers.image.source"), "https://github.com/niteo/nixkit");
+    assert_eq!(label("org.opencontainers.image.title"), format!("nixpkgs-{CHANNEL}"));
+    assert_eq!(label("io.github.nixkit.nixpkgs"), "https://github.com/NixOS/nixpkgs");
+    // OCI's labels are the manifest's annotations, and ours are not.
+    let manifest: serde_json::Value =
+        serde_json::from_str(&skopeo(&["inspect", "--raw", "--tls-verify=false", &remote])).unwrap();
+    let annotations = manifest["annotations"].as_object().unwrap();
+    let names: Vec<_> =
+        annotations.keys().map(|name| name.strip_prefix("org.opencontainers.image.").unwrap()).collect();
+    let all = ["created", "description", "licenses", "revision", "source", "title", "url", "version"];
+    assert_eq!(names, all);
+    for (name, value) in annotations {
+        assert_eq!(label(name), value.as_str().unwrap());
+    }
+    assert_eq!(label("io.github.nixkit.channel"), CHANNEL);
     let system = format!("{}-linux", std::env::consts::ARCH);
     let hash = finish(Command::new(file("image/input-hash")).args([&base.revision, &system]));
-    assert_eq!(label("nixkit.input-hash"), hash);
+    assert_eq!(label("io.github.nixkit.input-hash"), hash);
 }
 
 #[test]

@@ -95,7 +95,10 @@ fn stable_channels_appear_and_freeze_by_themselves() {
 #[test]
 fn two_systems_become_one_index_and_no_sooner() {
     let [own, other] = systems();
-    let settings = format!("systems = [\"{own}\", \"{other}\"]\nrolling = [\"nixos-unstable\"]\nhistory = 1\nRELEASES");
+    let source = "https://git.example/images";
+    let settings = format!(
+        "systems = [\"{own}\", \"{other}\"]\nrolling = [\"nixos-unstable\"]\nhistory = 1\nrepository = \"{source}\"\nRELEASES"
+    );
     let scene = Scene::with(crate::support::Registry::start(), &settings);
     let channel = "nixos-unstable";
     let first = scene.update(channel, "26.11pre1");
@@ -117,6 +120,16 @@ fn two_systems_become_one_index_and_no_sooner() {
     for tag in [&first, "latest", "26.11pre1"] {
         assert_eq!(scene.commit_under(channel, tag, &["amd64", "arm64"]), first);
     }
+    // What OCI defines of the images' labels, and is the same in both, is said of the index too.
+    let index: serde_json::Value =
+        serde_json::from_str(&scene.registry.raw(&repository(channel), "latest").unwrap()).unwrap();
+    let labels = &scene.registry.images(&repository(channel), "latest")["amd64"];
+    let annotations = index["annotations"].as_object().unwrap();
+    let names: Vec<_> =
+        annotations.keys().map(|name| name.strip_prefix("org.opencontainers.image.").unwrap()).collect();
+    assert_eq!(names, ["created", "revision", "source"]);
+    assert!(annotations.iter().all(|(name, value)| value == &labels[name]), "{annotations:?}");
+    assert_eq!(labels["org.opencontainers.image.source"], source);
 
     // A changed recipe: this machine's image is new, the other is taken over until its machine comes.
     fs_err::write(scene.folder.path().join("recipe/flavour"), "chocolate\n").unwrap();
@@ -128,11 +141,27 @@ fn two_systems_become_one_index_and_no_sooner() {
     assert_eq!(scene.succeeds(&[])["jobs"], serde_json::json!([]));
     scene.is_consistent(channel, &["amd64", "arm64"]);
     let images = scene.registry.images(&repository(channel), "latest");
-    let hashes = |labels: &std::collections::BTreeMap<String, String>| labels["nixkit.input-hash"].clone();
+    let hashes = |labels: &std::collections::BTreeMap<String, String>| labels["io.github.nixkit.input-hash"].clone();
     for (system, architecture) in [("x86_64-linux", "amd64"), ("aarch64-linux", "arm64")] {
         let mut program = std::process::Command::new(scene.folder.path().join("recipe/input-hash"));
         assert_eq!(hashes(&images[architecture]), finish(program.args([&first, system])));
     }
+}
+
+#[test]
+fn labels_of_the_former_names_are_read() {
+    let scene = Scene::new("rolling = [\"nixos-unstable\"]\nhistory = 1\nRELEASES");
+    let channel = "nixos-unstable";
+    fs_err::write(scene.beside("former-labels"), "").unwrap();
+    let mut commits = vec![scene.update(channel, "26.11pre1")];
+    let builds = |commits: &[String]| scene.builds(&[], &commits.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(builds(&commits), ["nixos-unstable 0"]);
+    fs_err::remove_file(scene.beside("former-labels")).unwrap();
+    assert_eq!(builds(&commits), [""; 0], "its input hash is found");
+    // Without its release number nothing but the time would tell that it is older.
+    commits.push(scene.update(channel, "26.11pre2"));
+    assert_eq!(builds(&commits), ["nixos-unstable 1"]);
+    assert_eq!(scene.commit_under(channel, "latest", &[native()]), commits[1]);
 }
 
 #[test]

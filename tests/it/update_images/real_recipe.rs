@@ -51,9 +51,9 @@ fn the_real_recipe_goes_the_whole_way() {
         let labels = &images[native()];
         assert_eq!(labels["org.opencontainers.image.revision"], commit);
         assert_eq!(labels["org.opencontainers.image.version"], "26.05.7273");
-        assert_eq!(labels["nixkit.channel"], channel);
+        assert_eq!(labels["io.github.nixkit.channel"], channel);
         let hash = finish(std::process::Command::new(recipe.join("input-hash")).args([&commit, here()]));
-        assert_eq!(labels["nixkit.input-hash"], hash);
+        assert_eq!(labels["io.github.nixkit.input-hash"], hash);
     }
     let (receipt, _) = run();
     assert_eq!(receipt["jobs"], serde_json::json!([]));
