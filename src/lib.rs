@@ -34,6 +34,9 @@
 //! nothing left of [`sink`] writes, nothing but [`report`] prints, nothing downstream calls upstream. The
 //! modules below stand in the order in which data flows.
 //!
+//! Channels, commits and releases of nixpkgs have their names in [`nixpkgs`], for all applets. A file that the user named is
+//! read by [`input`], which refuses what is not a regular file.
+//!
 //! `update-images` has the same shape: channels and what a registry has of them, read, ──judge──▶ jobs, pure,
 //! ──publish──▶ receipt. [`channel`] and [`registry`] say what they are, [`update`] does it.
 //!
@@ -76,10 +79,10 @@
 //! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table, and in
 //!   `docs/registries.md`.
 //!
-//! - A rule of Dockerfiles: [`dockerfile::scanner`] or [`dockerfile::expand`], which follow BuildKit's own
-//!   code, with a row in `tests/it/dockerfile.rs`; one of rewriting: [`dockerfile::rewrite`], with a case in
-//!   `tests/fixtures/sync`.
-//! - A format of pins: a module below [`pins`], with rows in `tests/it/pins.rs`.
+//! - A rule of Dockerfiles: [`dockerfile::scanner`], [`dockerfile::expand`] or [`dockerfile::instructions`], which follow
+//!   BuildKit's own code, with a row in `tests/it/dockerfile.rs` or below it; one of rewriting: [`dockerfile::rewrite`], with a
+//!   case in `tests/fixtures/sync`.
+//! - A format of pins: a module below [`pins`], with rows in `tests/it/pins.rs`; it tells the [`pins::Origin`] too.
 //!
 //! # Conventions
 //!

@@ -12,6 +12,8 @@ use super::{Meaning, Occurrence, Place};
 const LINKS: [&[u8]; 6] = [b"http", b"https", b"git", b"ssh", b"ftp", b"file"];
 /// Characters of an unreadable name that an error shows.
 const EXCERPT: usize = 80;
+/// Of a variable with all in its braces, and of a host: what is longer is neither.
+const LONGEST_PART: usize = 1024;
 /// Of a tag.
 const LONGEST_TAG: usize = 128;
 
@@ -88,7 +90,7 @@ fn beginning(code: &[u8], at: usize, image: &ImagePrefix) -> Option<usize> {
     if let Some(scheme) = scheme(code, slash) {
         return (own.is_none() && !LINKS.contains(&scheme)).then_some(at);
     }
-    let mut start = slash - code[..slash].iter().rev().take_while(|&&byte| is_host_byte(byte)).count();
+    let mut start = slash - host_length(&code[..slash]);
     // `image:host/…`: what is behind the last colon is the host, unless it is a port.
     let colon = code[start..slash].iter().rposition(|&byte| byte == b':').map(|colon| start + colon);
     let is_port = |colon: &usize| colon + 1 < slash && code[colon + 1..slash].iter().all(u8::is_ascii_digit);
@@ -119,7 +121,8 @@ fn beginning(code: &[u8], at: usize, image: &ImagePrefix) -> Option<usize> {
 /// The scheme of `scheme://`, of which the last slash is at `slash`.
 fn scheme(code: &[u8], slash: usize) -> Option<&[u8]> {
     let rest = code[..=slash].strip_suffix(b"://")?;
-    let length = rest.iter().rev().take_while(|byte| byte.is_ascii_alphanumeric() || b"+.-".contains(byte)).count();
+    let is_good = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+.-".contains(byte);
+    let length = rest.iter().rev().take(LONGEST_PART).take_while(is_good).count();
     Some(&rest[rest.len() - length..])
 }
 
@@ -139,6 +142,11 @@ fn is_path(code: &[u8], at: usize) -> bool {
         && code[..at - 1].last().is_none_or(|byte| byte.is_ascii_whitespace() || b"\"'`(=:".contains(byte))
 }
 
+/// How many bytes at the end of `code` can be a host.
+fn host_length(code: &[u8]) -> usize {
+    code.iter().rev().take(LONGEST_PART).take_while(|&&byte| is_host_byte(byte)).count()
+}
+
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-:[]".contains(&byte)
 }
@@ -153,7 +161,7 @@ fn is_word_before(code: &[u8], at: usize) -> bool {
         [.., b'\\', b'n' | b't' | b'r'] => false,
         [.., b'%', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => false,
         [.., last] if is_word_byte(*last) => {
-            let start = at - code[..at].iter().rev().take_while(|&&byte| is_host_byte(byte)).count();
+            let start = at - host_length(&code[..at]);
             after_default_sign(code, start, at) < at
         }
         _ => false,
@@ -177,7 +185,8 @@ fn after_default_sign(code: &[u8], start: usize, end: usize) -> usize {
 /// The beginning of the `${…}` or `$(…)` whose end is before `at`.
 fn variable_before(code: &[u8], at: usize) -> Option<usize> {
     let open: &[u8] = if code[at - 1] == b'}' { b"${" } else { b"$(" };
-    let line = code[..at].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let first = at.saturating_sub(LONGEST_PART);
+    let line = code[first..at].iter().rposition(|&byte| byte == b'\n').map_or(first, |end| first + end + 1);
     memchr::memmem::rfind(&code[line..at], open).map(|start| line + start)
 }
 
@@ -239,7 +248,8 @@ fn variable(code: &[u8]) -> Option<usize> {
         [b'$', open @ (b'{' | b'('), ..] => {
             let close = if *open == b'{' { b'}' } else { b')' };
             let mut depth = 0_usize;
-            for (at, &byte) in code.iter().enumerate().skip(1).take_while(|&(_, &byte)| byte != b'\n') {
+            let line = code.iter().take(LONGEST_PART).enumerate().skip(1).take_while(|&(_, &byte)| byte != b'\n');
+            for (at, &byte) in line {
                 if byte == *open {
                     depth += 1;
                 } else if byte == close {
@@ -261,7 +271,7 @@ fn variable(code: &[u8]) -> Option<usize> {
 /// The name at `start` for an error: up to `end`, and on to the next blank or quote.
 fn excerpt(code: &[u8], start: usize, end: usize) -> String {
     let goes_on = |byte: &&u8| !byte.is_ascii_whitespace() && !b"\"'`,".contains(byte);
-    let end = end + code[end..].iter().take_while(goes_on).count();
+    let end = end + code[end..].iter().take(EXCERPT).take_while(goes_on).count();
     String::from_utf8_lossy(&code[start..end]).chars().take(EXCERPT).collect()
 }
 
@@ -292,6 +302,8 @@ fn comments(source: &[u8], syntax: Syntax) -> Vec<Range<usize>> {
         let end = memchr::memchr(b'\n', &source[at..]).map_or(source.len(), |length| at + length);
         let mut next = end + 1;
         let mut here = at;
+        // Quotes that are not closed on this line: none behind them is.
+        let mut open: [bool; 2] = [false; 2];
         while here < end {
             let before = if here == at { b' ' } else { source[here - 1] };
             match source[here] {
@@ -318,7 +330,11 @@ fn comments(source: &[u8], syntax: Syntax) -> Vec<Range<usize>> {
                     }
                     continue;
                 }
-                quote @ (b'"' | b'\'') => here += quoted(&source[here..end], quote),
+                quote @ (b'"' | b'\'') if !open[usize::from(quote == b'"')] => {
+                    let length = quoted(&source[here..end], quote);
+                    open[usize::from(quote == b'"')] = length == 0;
+                    here += length;
+                }
                 _ => {}
             }
             here += 1;

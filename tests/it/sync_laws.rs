@@ -1,6 +1,7 @@
 //! Laws of reading and rewriting: on generated Dockerfiles, on mutated ones, and on ones made to be slow.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nixkit::dockerfile::reference::ImagePrefix;
@@ -305,14 +306,14 @@ fn no_mutated_pin_file_brings_it_down() {
 
 /// Text that repeats to this size would take minutes if anything were quadratic.
 const LARGE: usize = 256 << 10;
-/// Processor time of a debug build, which needs about one second. The quadratic algorithms took half a minute and more.
-/// It does not depend on what else the machine does, as elapsed time would.
-const SLOWEST: i64 = 12;
+/// Of the processor, for a debug build, which needs about one second; the quadratic way took half a minute and more.
+const SLOWEST: Duration = Duration::from_secs(12);
 
-/// Seconds of processor time that this thread has used.
-fn processor_seconds() -> i64 {
+/// What this thread has used of the processor, however busy the machine is.
+fn used() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
-    usage.user_time().tv_sec() + usage.system_time().tv_sec()
+    let time = usage.user_time();
+    Duration::from_secs(time.tv_sec().unsigned_abs()) + Duration::from_micros(time.tv_usec().unsigned_abs())
 }
 
 #[test]
@@ -352,11 +353,44 @@ fn time_is_linear_in_the_size_of_a_dockerfile() {
         ("FROM niteo/nixpkgs-nixos-25.11:0\n", "COPY --from=a$ b c\n"),
     ] {
         let text = repeated(first, piece);
-        let started = processor_seconds();
+        let before = used();
         let _ = judged(text.as_bytes(), Kind::Dockerfile);
         let _ = judged(text.as_bytes(), TEXT);
-        let used = processor_seconds() - started;
-        assert!(used < SLOWEST, "{first:.40}{piece}: {used} s");
+        let took = used().saturating_sub(before);
+        assert!(took < SLOWEST, "{first:.40}{piece}: {took:?}");
+    }
+}
+
+#[test]
+fn time_is_linear_in_the_size_of_a_text() {
+    let image = "niteo/nixpkgs-nixos-25.11:";
+    for piece in [
+        format!("{image}{OLD} "),
+        format!("{image}${{"),
+        format!("/{image}x"),
+        format!("${{A:-{image}x"),
+        format!("a}}/{image}x "),
+        "niteo/nixpkgs-".to_owned(),
+        "niteo/nixpkgs-$".to_owned(),
+        "//niteo/nixpkgs-x:1".to_owned(),
+        "/* ".to_owned(),
+        "*/ /*".to_owned(),
+        "\"".to_owned(),
+        "'\\ ".to_owned(),
+        "\\\"".to_owned(),
+        format!("{}/{image}x ", "a".repeat(20_000)),
+        format!("{}://{image}x ", "a".repeat(20_000)),
+        format!("{image}{}", "a".repeat(20_000)),
+        "<!-- ".to_owned(),
+        "niteo%2Fnixpkgs-".to_owned(),
+    ] {
+        let text = piece.repeat(LARGE / piece.len());
+        for syntax in [Syntax::Hash, Syntax::Both, Syntax::Prose] {
+            let before = used();
+            let _ = judged(text.as_bytes(), Kind::Text(syntax));
+            let took = used().saturating_sub(before);
+            assert!(took < SLOWEST, "{piece} {syntax:?}: {took:?}");
+        }
     }
 }
 
@@ -381,9 +415,9 @@ fn time_is_linear_in_the_size_of_a_pin_file() {
         "/*".repeat(LARGE / 2),
         "\"\\".repeat(LARGE / 2),
     ] {
-        let started = processor_seconds();
+        let before = used();
         assert!(nixkit::pins::read(text.as_bytes(), "nixpkgs").is_err());
-        let used = processor_seconds() - started;
-        assert!(used < SLOWEST, "{text:.40}: {used} s");
+        let took = used().saturating_sub(before);
+        assert!(took < SLOWEST, "{text:.40}: {took:?}");
     }
 }
