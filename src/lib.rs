@@ -74,6 +74,7 @@
 //!   `tests/it/bash_tmate/caller.rs`. Something a script might notice: a row in `tests/it/bash_tmate/scripts.rs`.
 //! - A line of tmate's that has a meaning: [`tmate::log`]. Another end of a session: [`tmate::clock`].
 //! - A setting of a container: a field of [`oci::Settings`] with its rule, and an option of `export-image`.
+//! - A label of images: [`oci::labels`], which has the prefix of this project's names.
 //! - A question to Nix: [`store::query::NixStore`], its answer parsed by a pure function beside
 //!   [`store::registration`].
 //! - A message of skopeo's that means something: [`registry::read_refusal`], with the recorded text in its table, and in
