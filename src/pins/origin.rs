@@ -10,7 +10,7 @@ const REPOSITORIES: [&str; 2] = ["nixpkgs", "nixpkgs-channels"];
 /// A repository of another name with nixpkgs' own commits: `FlakeHub`'s weekly edition.
 const WEEKLY: (&str, &str) = ("determinatesystems", "nixpkgs-weekly");
 /// What is shown as `github:owner/repository`; anything else is a host.
-const FORGES: [&str; 8] = ["github", "gitlab", "sourcehut", "forgejo", "flakehub", "flake", "path", "git"];
+const FORGES: [&str; 9] = ["github", "gitlab", "sourcehut", "forgejo", "flakehub", "flake", "path", "file", "git"];
 /// What separates the repository from the commit in the URL of an archive.
 const ARCHIVES: [&str; 8] = ["archive", "tarball", "zipball", "tar.gz", "zip", "-", "get", "repository"];
 
@@ -152,6 +152,7 @@ mod tests {
             ("https://example.com/nixpkgs.tar.gz", mirror("example.com/nixpkgs")),
             ("http://127.0.0.1:80/nixos/25.11/nixos-25.11.7.111111111111/nixexprs.tar.xz", mirror("127.0.0.1:80")),
             ("/srv/mirrors/nixpkgs", mirror("path:srv/mirrors/nixpkgs")),
+            ("file:///srv/git/nixpkgs", mirror("file:srv/git/nixpkgs")),
             ("https://github.com/cachix/devenv-nixpkgs/archive/x.tar.gz", other("github:cachix/devenv-nixpkgs")),
             ("https://github.com/nix-community/nixpkgs.lib", other("github:nix-community/nixpkgs.lib")),
             (
